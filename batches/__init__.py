@@ -1,0 +1,1 @@
+"""The application: batches of tasks, from an uploaded archive to rewards."""

@@ -1,0 +1,33 @@
+"""Keeps the disk of this host tidy: workspaces of batches that have ended are removed."""
+
+import logging
+import uuid
+
+from batches import workspaces
+from batches.models import Batch
+from batches.sandbox import trees
+from batches.statuses import ENDED_BATCH
+
+logger = logging.getLogger(__name__)
+
+
+def tidy() -> None:
+    """Remove the workspaces of ended batches. Folders that are not this server's are left alone."""
+    for folder in workspaces.leftovers(ended):
+        try:
+            trees.remove(folder)
+        except OSError as error:
+            # A process that is just being ended may still be writing there.
+            logger.info("%s could not be removed yet: %s", folder, error)
+
+
+def ended(names: list[str]) -> set[str]:
+    """Those of ``names`` that are ids of batches which have ended."""
+    ids = []
+    for name in names:
+        try:
+            ids.append(uuid.UUID(name))
+        except ValueError:
+            continue
+    found = Batch.objects.filter(pk__in=ids, status__in=ENDED_BATCH)
+    return {str(pk) for pk in found.values_list("pk", flat=True)}
