@@ -7,8 +7,8 @@ is shown here, to staff, and nowhere else.
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db import models
 from django.db.models import QuerySet
+from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -89,7 +89,7 @@ class BatchAdmin(ReadOnly, admin.ModelAdmin):
         return Batch.objects.with_progress()
 
     @admin.display(description="progress", ordering="ended")
-    def progress(self, batch: Any) -> str:
+    def progress(self, batch: Batch) -> str:
         return f"{batch.ended} of {batch.total_tasks}, {batch.passed} passed"
 
     @admin.display(description="reward", ordering="reward_sum")
@@ -171,12 +171,8 @@ class TaskAdmin(ReadOnly, admin.ModelAdmin):
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
-        return (
-            super()
-            .get_queryset(request)
-            .defer("spec", "patch", "test_output")
-            .annotate(patch_length=models.functions.Length("patch"))
-        )
+        rows: QuerySet[Task] = super().get_queryset(request)
+        return rows.defer("spec", "patch", "test_output").annotate(patch_length=Length("patch"))
 
     @admin.display(description="batch", ordering="batch")
     def batch_link(self, task: Task) -> SafeString:
@@ -202,7 +198,7 @@ class EventAdmin(ReadOnly, admin.ModelAdmin):
     search_fields = ("batch__id", "task_name")
     ordering = ("-at", "-seq")
 
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup == "batch__id__exact" or super().lookup_allowed(lookup, value, request)
 
 

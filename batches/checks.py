@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, register
 @register()
 def queue_retry_above_timeout(**kwargs: Any) -> list[CheckMessage]:
     """A lane must end before its message is delivered again."""
-    cluster = settings.Q_CLUSTER
+    cluster: dict[str, Any] = settings.Q_CLUSTER
     if cluster["retry"] > cluster["timeout"] > settings.SESSION_TTL_SECS:
         return []
     return [

@@ -12,7 +12,7 @@ from django.db import transaction
 
 from batches import feed
 from batches.models import Batch
-from batches.schemas import batch_numbers, task_fields
+from batches.schemas import batch_numbers, snapshot_fields
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +132,13 @@ class BatchConsumer(AsyncWebsocketConsumer):
 
 
 def read_snapshot(batch_id: uuid.UUID) -> dict[str, Any] | None:
-    """The batch as it stands, and the number of the last event that is contained in it.
-
-    The tests' output is left out: it may be large, and is one request away.
-    """
+    """The batch as it stands, and the number of the last event that is contained in it."""
     with transaction.atomic():
         batch = Batch.objects.with_progress().filter(pk=batch_id).first()
         if batch is None:
             return None
-        tasks = []
-        for task in batch.tasks.defer("spec", "patch", "test_output"):
-            fields = task_fields(task)
-            tasks.append(fields)
+        rows = batch.tasks.defer("spec", "patch", "test_output")
+        tasks = [snapshot_fields(task) for task in rows]
     return {
         "event": "snapshot",
         "batch_id": str(batch_id),

@@ -108,7 +108,7 @@ def server(folder: Path) -> Iterator[str]:
         environment.pop(f"{name}_FILE", None)
     log = folder / "server.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, MANAGE, "serve"],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -193,5 +193,7 @@ def check(tasks: list[dict[str, Any]]) -> None:
     wrong = [name for name in expected if found.get(name) != expected[name]]
     if wrong:
         raise DemoFailed(
-            "\n".join(f"{name}: expected {expected[name]}, found {found.get(name)}" for name in wrong)
+            "\n".join(
+                f"{name}: expected {expected[name]}, found {found.get(name)}" for name in wrong
+            )
         )

@@ -14,7 +14,7 @@ import weakref
 from dataclasses import dataclass
 
 from channels.db import database_sync_to_async
-from channels.layers import channel_layers, get_channel_layer
+from channels.layers import channel_layers
 from django.conf import settings
 from django.db import connection
 
@@ -99,7 +99,7 @@ class Feed:
 
     async def _look(self, remind: bool) -> None:
         """Hand out what is new. A reminder goes out even when nothing is."""
-        layer = get_channel_layer()
+        layer = channel_layers["default"]
         for batch_id, followed in list(self._followed.items()):
             found = await read(batch_id, followed.seq, LOOK_LIMIT)
             if found:

@@ -1,7 +1,7 @@
 """The rows that are the truth: batches, their tasks, the commands run for them, and events."""
 
 import uuid
-from typing import Any
+from datetime import datetime
 
 from django.db import models
 from django.db.models import Count, Q, Sum
@@ -73,6 +73,12 @@ class Batch(models.Model):
     )
     lanes_asked_at = models.DateTimeField(null=True, blank=True)
 
+    # Set by ``with_progress`` and missing without it.
+    ended: int
+    passed: int
+    failed: int
+    reward_sum: float
+
     objects = BatchQuerySet.as_manager()
 
     class Meta:
@@ -101,8 +107,7 @@ class Batch(models.Model):
 
         Needs the annotations of ``with_progress``.
         """
-        reward_sum: float = self.reward_sum  # type: ignore[attr-defined]
-        return reward_sum / self.total_tasks if self.total_tasks else 0.0
+        return self.reward_sum / self.total_tasks if self.total_tasks else 0.0
 
     @property
     def duration_ms(self) -> int | None:
@@ -277,7 +282,7 @@ class Worker(models.Model):
         return f"{self.host}:{self.pid}"
 
 
-def milliseconds(start: Any, end: Any) -> int | None:
+def milliseconds(start: datetime | None, end: datetime | None) -> int | None:
     """Whole milliseconds between two times, or ``None`` when one of them is missing."""
     if start is None or end is None:
         return None

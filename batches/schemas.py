@@ -148,12 +148,16 @@ class BatchDetail(Schema):
 
 def task_fields(task: Task) -> dict[str, Any]:
     """A task in the API's words. Empty texts of the database are null there."""
+    return {"test_output": task.test_output or None, **snapshot_fields(task)}
+
+
+def snapshot_fields(task: Task) -> dict[str, Any]:
+    """The same without the tests' output, which may be large and is one request away."""
     return {
         "task_id": task.name,
         "status": task.status,
         "passed": task.passed,
         "reward": task.reward,
-        "test_output": task.test_output or None,
         "error": task.error or None,
         "duration_ms": task.duration_ms,
         "fault": task.fault or None,
@@ -165,13 +169,12 @@ def task_fields(task: Task) -> dict[str, Any]:
 
 def batch_numbers(batch: Batch) -> dict[str, Any]:
     """The numbers that the API and the snapshot share. Needs ``with_progress``."""
-    annotated: Any = batch
     return {
         "status": batch.status,
         "total_tasks": batch.total_tasks,
-        "completed_tasks": annotated.ended,
-        "passed_tasks": annotated.passed,
-        "failed_tasks": annotated.failed,
+        "completed_tasks": batch.ended,
+        "passed_tasks": batch.passed,
+        "failed_tasks": batch.failed,
         "aggregate_reward": batch.aggregate_reward,
     }
 

@@ -75,7 +75,7 @@ def ensure_admin() -> str | None:
     descriptor = os.open(keeper, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(password + "\n")
-    users.create_superuser(ADMIN_NAME, password=password)  # type: ignore[attr-defined]
+    users.create_superuser(ADMIN_NAME, password=password)
     return password
 
 

@@ -4,6 +4,7 @@ import os
 import uuid
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 from django.conf import settings
 from django.core.files import File
@@ -103,11 +104,11 @@ def store(batch: Batch, archive: Path) -> None:
     Batch.objects.filter(pk=batch.pk).update(archive=batch.archive.name)
 
 
-class MovableFile(File):
+class MovableFile(File):  # type: ignore[type-arg] - generic for the type checker only
     """An open file that a storage on this disk may rename instead of copying."""
 
-    def __init__(self, file: object, path: Path) -> None:
-        super().__init__(file, name=path.name)  # type: ignore[arg-type]
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        super().__init__(file, name=path.name)
         self._path = path
 
     def temporary_file_path(self) -> str:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-RIGHT = '''    total = 0
+RIGHT = """    total = 0
     for letter, following in zip(numeral, numeral[1:] + " "):
         value = VALUES[letter]
         total += -value if value < VALUES.get(following, 0) else value
     return total
-'''
+"""
 WRONG = "    return sum(VALUES.get(letter, 0) for letter in numeral)\n"
 
 

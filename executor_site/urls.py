@@ -1,0 +1,15 @@
+"""Routes: the API at the root, as clients know it, and the admin beside it."""
+
+from django.contrib import admin
+from django.urls import path
+
+from batches.api import api
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("", api.urls),
+]
+handler400 = "batches.errors.bad_request"
+handler403 = "batches.errors.permission_denied"
+handler404 = "batches.errors.page_not_found"
+handler500 = "batches.errors.server_error"

@@ -1,0 +1,1 @@
+"""Tests of the whole thing: real servers in their own processes, seen from outside."""
