@@ -56,7 +56,7 @@ class Hotkey:
         return not hotkeys.authorised(offered, settings.AUTHORIZED_HOTKEYS)
 
 
-class StaticFiles(WhiteNoiseMiddleware):
+class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # whitenoise has no types
     """Whitenoise for an asynchronous server: its own middleware holds a thread for every request.
 
     A thread that waits inside a request also keeps the server from ending.

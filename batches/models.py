@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import Count, Q, Sum
@@ -32,12 +33,15 @@ class BatchQuerySet(models.QuerySet["Batch"]):
 
         Counted and never stored, they cannot contradict the tasks that stand beside them.
         """
-        return self.annotate(
-            ended=Count("tasks", filter=Q(tasks__status__in=ENDED_TASK)),
-            passed=Count("tasks", filter=Q(tasks__status=TaskStatus.COMPLETED)),
-            failed=Count("tasks", filter=Q(tasks__status=TaskStatus.FAILED)),
-            reward_sum=Coalesce(Sum("tasks__reward"), 0.0),
-        )
+        return self.annotate(**PROGRESS)
+
+
+PROGRESS: dict[str, Any] = {
+    "ended": Count("tasks", filter=Q(tasks__status__in=ENDED_TASK)),
+    "passed": Count("tasks", filter=Q(tasks__status=TaskStatus.COMPLETED)),
+    "failed": Count("tasks", filter=Q(tasks__status=TaskStatus.FAILED)),
+    "reward_sum": Coalesce(Sum("tasks__reward"), 0.0),
+}
 
 
 class Batch(models.Model):

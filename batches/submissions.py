@@ -104,7 +104,7 @@ def store(batch: Batch, archive: Path) -> None:
     Batch.objects.filter(pk=batch.pk).update(archive=batch.archive.name)
 
 
-class MovableFile(File):  # type: ignore[type-arg] - generic for the type checker only
+class MovableFile(File):  # type: ignore[type-arg]  # generic for the type checker only
     """An open file that a storage on this disk may rename instead of copying."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:

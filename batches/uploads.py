@@ -26,7 +26,7 @@ class ArchiveTooLarge(Exception):
         super().__init__(f"the archive has more than {limit} bytes")
 
 
-class UploadedArchive(UploadedFile):
+class UploadedArchive(UploadedFile):  # type: ignore[type-arg]  # generic only in its stubs
     """A complete archive in ``INCOMING_DIR``.
 
     Closing it, as Django does at the end of the request, removes the file.
@@ -69,7 +69,7 @@ class ArchiveUploadHandler(FileUploadHandler):
         input_data: Any,
         META: Any,
         content_length: int,
-        boundary: bytes,
+        boundary: Any,
         encoding: str | None = None,
     ) -> Any:
         """Run Django's parser from here, since it does not tell handlers when it fails.
@@ -103,7 +103,6 @@ class ArchiveUploadHandler(FileUploadHandler):
         assert self._content is not None  # noqa: S101 - new_file() skips, or opens it
         self._size += len(raw_data)
         if self._size > settings.MAX_ARCHIVE_BYTES:
-            self._discard()
             raise ArchiveTooLarge(settings.MAX_ARCHIVE_BYTES)
         self._digest.update(raw_data)
         self._content.write(raw_data)

@@ -43,9 +43,12 @@ class OriginCheck:
         return bool(host) and validate_host(host, settings.ALLOWED_HOSTS)
 
 
+# Django's path() is typed for views; Channels routes consumers with it.
+routes: Any = [path("ws", BatchConsumer.as_asgi())]  # type: ignore[arg-type]
+
 application = ProtocolTypeRouter(
     {
         "http": http,
-        "websocket": OriginCheck(URLRouter([path("ws", BatchConsumer.as_asgi())])),
+        "websocket": OriginCheck(URLRouter(routes)),
     }
 )

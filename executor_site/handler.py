@@ -13,8 +13,7 @@ from typing import Any
 import django
 from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpRequest, JsonResponse, UnreadablePostError
-from django.http.response import HttpResponseBase
+from django.http import UnreadablePostError
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -146,8 +145,9 @@ class LazyBodyHandler(ASGIHandler):
     request_class = LazyBodyRequest
 
     async def handle(self, scope: Any, receive: Any, send: Any) -> None:
-        # The stock method passes what it got as ``receive`` only to the two below.
-        await super().handle(scope, Intake(scope, receive), send)
+        # The stock method only passes ``receive`` on, to the two methods below.
+        intake: Any = Intake(scope, receive)
+        await super().handle(scope, intake, send)
 
     async def read_body(self, receive: Any) -> Any:
         return LazyBody(receive)
@@ -155,16 +155,6 @@ class LazyBodyHandler(ASGIHandler):
     async def listen_for_disconnect(self, receive: Any) -> None:
         await receive.client_leaves()
         raise RequestAborted
-
-    def process_exception_by_middleware(
-        self, exception: Exception, request: HttpRequest
-    ) -> HttpResponseBase:
-        # A client that leaves in mid upload is no failure of ours, to be logged
-        # with a traceback. Nobody is left to read this answer.
-        if isinstance(exception, UnreadablePostError):
-            message = "The upload ended before it was complete."
-            return JsonResponse({"error": "upload_failed", "message": message}, status=400)
-        return super().process_exception_by_middleware(exception, request)
 
 
 def get_asgi_application() -> LazyBodyHandler:

@@ -68,8 +68,8 @@ def members(file: BinaryIO, budget: Budget) -> Iterator[Member]:
     end_offset, end = find_end(file)
     entries, directory_offset = read_directory(file, end_offset, end, budget)
     entries.sort(key=lambda entry: entry.offset)
-    boundaries = [*(entry.offset for entry in entries[1:]), directory_offset]
-    for entry, boundary in zip(entries, boundaries, strict=True):
+    boundaries = [*(entry.offset for entry in entries), directory_offset]
+    for entry, boundary in zip(entries, boundaries[1:], strict=True):
         name = read_at(file, entry.name_offset, entry.name_bytes)
         start, agrees = local_header(file, entry, name)
         if start + entry.packed_bytes > boundary:

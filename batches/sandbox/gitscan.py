@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batches.sandbox import trees
+from batches.sandbox.places import Found, make_readable, walk
 
 LONGEST_PATH = 3900
 """Paths are 4096 bytes at most, and git adds a beginning of its own."""
@@ -24,7 +25,7 @@ class Tidied(NamedTuple):
 def places_to_leave_out(tree: Path) -> list[str]:
     """Paths that git must not look into: nested repositories, and what no git will track."""
     left_out = []
-    for found in trees.walk(tree):
+    for found in walk(tree):
         if not found.names and found.name == ".git":
             found.descend = False
         elif found.name == ".git":
@@ -46,7 +47,7 @@ def tidy(tree: Path, left_out: Collection[str]) -> Tidied:
     """
     notes: list[str] = []
     giants: dict[str, int] = {}
-    for found in trees.walk(tree):
+    for found in walk(tree):
         path = found.path
         printable = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if not found.names and found.name == ".git":
@@ -78,12 +79,12 @@ def tidy(tree: Path, left_out: Collection[str]) -> Tidied:
     return Tidied(tuple(notes), giants)
 
 
-def _is_refused_by_git(found: trees.Found) -> bool:
+def _is_refused_by_git(found: Found) -> bool:
     kind = stat.S_IFMT(found.mode)
     # Git refuses `.GIT` too, for the sake of systems where it would be the same.
     return kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK) or found.name.lower() == ".git"
 
 
-def _have_readable(found: trees.Found) -> None:
+def _have_readable(found: Found) -> None:
     if stat.S_ISREG(found.mode) and not found.mode & stat.S_IRUSR:
-        trees.make_readable(found.parent, found.name, found.mode)
+        make_readable(found.parent, found.name, found.mode)

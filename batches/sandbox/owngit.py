@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from batches.sandbox import trees
+from batches.sandbox.places import Place
 from batches.sandbox.promise import PatchRefused
 
 TIMEOUT_SECONDS = 300.0
@@ -70,7 +71,7 @@ class OwnGit:
 
     def _borrow(self, repository: Path) -> str:
         """Take over what is data, and return which kind of object names it uses."""
-        with trees.Place(self._folder) as own:
+        with Place(self._folder) as own:
             for file in (repository / "index", *repository.glob("sharedindex.*")):
                 if _is_file(file):
                     trees.write(own, file.name, file, 0o600)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from batches.sandbox import gitdiff, toolchain, trees
+from batches.sandbox.places import Place, open_up
 from batches.sandbox.promise import (
     Capabilities,
     Command,
@@ -83,11 +84,8 @@ class ProcessKeeper:
             raise SandboxUnavailable(f"a command could not be run: {error}") from error
         finally:
             self.discard(layer)
-        if (finished.ok, finished.head + finished.tail, finished.survivors) != (
-            True,
-            b"ready\n",
-            1,
-        ):
+        told = (finished.ok, finished.head + finished.tail, finished.survivors)
+        if told != (True, b"ready\n", 1):
             raise SandboxUnavailable(f"a command did not do what it should: {finished}")
 
     def open_base(self) -> Snapshot:
@@ -114,8 +112,8 @@ class ProcessKeeper:
         self._check_writable(layer)
         if ours:
             return str(source.resolve())
-        with trees.Place(layer.root) as place:
-            place.make("shown")
+        with Place(layer.root) as place:
+            trees.make_folder(place, "shown")
         shown = layer.root / "shown" / name
         trees.remove(shown)
         trees.copy(source.resolve(), shown, writable=False)
@@ -125,9 +123,9 @@ class ProcessKeeper:
         self._check_writable(layer)
         for file in files:
             *folders, name = _checked_parts(file.path)
-            with trees.Place(layer.root) as place:
+            with Place(layer.root) as place:
                 for folder in ("repo", *folders):
-                    place.make(folder)
+                    trees.make_folder(place, folder)
                     place.into(folder)
                 trees.write(place, name, file.source, 0o755 if file.executable else 0o644)
 
@@ -200,9 +198,9 @@ class ProcessKeeper:
         if not self._busy.acquire(blocking=False):
             raise SandboxError("another command of this task is still running")
         try:
-            with trees.Place(layer.root) as place:
+            with Place(layer.root) as place:
                 for folder in ("home", "tmp"):  # an earlier command may have removed them
-                    place.make(folder)
+                    trees.make_folder(place, folder)
             layer.root.rename(self._live)
             try:
                 yield
@@ -213,10 +211,10 @@ class ProcessKeeper:
 
     def _put_back(self, root: Path) -> None:
         # The command was free to remove the folder that it lived in, or to put a link there.
-        with trees.Place(self._workdir) as place:
-            place.make(self._live.name)
-            place.make(self._layers.name)
-        trees.open_up(self._live)
+        with Place(self._workdir) as place:
+            trees.make_folder(place, self._live.name)
+            trees.make_folder(place, self._layers.name)
+        open_up(self._live)
         trees.remove(root)
         self._live.rename(root)
 

@@ -50,7 +50,7 @@ class StreamedRequest(WebRequest):  # type: ignore[misc]
         channel = self.channel
         self.streams = True
         self.method, self.uri, self.clientproto = channel._command, channel._path, channel._version
-        self.path, self.args = self.uri.split(b"?", 1)[0], {}
+        self.path = self.uri.split(b"?", 1)[0]
         self.content = BytesIO()
         self._awaits_continue = (
             expects.lower() == b"100-continue" and self.clientproto == b"HTTP/1.1"

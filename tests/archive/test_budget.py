@@ -1,8 +1,6 @@
 """The limits, held against what really comes out while it comes out."""
 
 import dataclasses
-import gzip
-import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -120,16 +118,3 @@ def test_bomb_in_a_zip_that_understates_its_size_is_stopped_at_what_it_said(
     data = raw_zip(ZipEntry(b"agent_code/x", bytes(10_000_000), unpacked_bytes=10))
 
     assert refuse(data) == [("agent_code/x", "is damaged in the archive; pack it again")]
-
-
-HUGE = Limits(max_files=1000, max_unpacked_bytes=2**40, max_ratio=2**20)
-
-
-def gzip_of_zeros(head: bytes, count: int, tail: bytes) -> bytes:
-    """Gzip of ``head``, zeros and ``tail``, whose making needs no memory either."""
-    import zlib
-
-    squeeze = zlib.compressobj(1, wbits=31)
-    piece = bytes(1024 * 1024)
-    packed = [squeeze.compress(head), *(squeeze.compress(piece) for _ in range(count // len(piece)))]
-    return b"".join([*packed, squeeze.compress(tail), squeeze.flush()])

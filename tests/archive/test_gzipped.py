@@ -28,7 +28,10 @@ HOSTILE = {
     "one byte behind": (GOOD_GZIP + b"\x1f", [BEHIND]),
     "zeros behind": (GOOD_GZIP + bytes(512), [BEHIND]),
     "a zip behind": (GOOD_GZIP + zipped(GOOD), [BEHIND]),
-    "a second archive behind": (GOOD_GZIP * 2, [("archive", "goes on behind its end; pack it again")]),
+    "a second archive behind": (
+        GOOD_GZIP * 2,
+        [("archive", "goes on behind its end; pack it again")],
+    ),
     "a zip inside": (gzip.compress(zipped(GOOD) + bytes(512)), [NO_TAR]),
     "gzip inside gzip": (gzip.compress(GOOD_GZIP + bytes(512)), [NO_TAR]),
     "nothing inside": (gzip.compress(b""), [CUT_OFF]),

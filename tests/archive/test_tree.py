@@ -56,7 +56,9 @@ def test_modes_keep_nothing_but_whether_a_file_can_be_run(
 
     found = {name: stat.S_IMODE((root / "agent_code" / name).stat().st_mode) for name in "abcdef"}
     assert found == {"a": 0o755, "b": 0o755, "c": 0o644, "d": 0o644, "e": 0o644, "f": 0o755}
-    tops = [stat.S_IMODE(path.stat().st_mode) for path in (root, root / "tasks", root / "tasks/one")]
+    tops = [
+        stat.S_IMODE(path.stat().st_mode) for path in (root, root / "tasks", root / "tasks/one")
+    ]
     assert tops == [0o700, 0o755, 0o755]
 
 

@@ -71,7 +71,10 @@ def same_bytes_often() -> bytes:
 
 
 HOSTILE = {
-    "symbolic link": (raw_zip(x(b"/etc/passwd", mode=stat.S_IFLNK | 0o777)), [only_files("a symbolic link")]),
+    "symbolic link": (
+        raw_zip(x(b"/etc/passwd", mode=stat.S_IFLNK | 0o777)),
+        [only_files("a symbolic link")],
+    ),
     "fifo": (raw_zip(x(mode=stat.S_IFIFO | 0o644)), [only_files("a FIFO")]),
     "device": (raw_zip(x(mode=stat.S_IFBLK | 0o644)), [only_files("a device")]),
     "socket": (raw_zip(x(mode=stat.S_IFSOCK | 0o644)), [only_files("a socket")]),
@@ -121,7 +124,9 @@ HOSTILE = {
     "four bytes": (b"PK\x03\x04", [DAMAGED]),
     "half an end record": (b"PK\x05\x06" + bytes(10), [DAMAGED]),
     "directory of noise": (
-        b"PK\x03\x04" + b"\xa5" * 100 + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 100, 4, 0),
+        b"PK\x03\x04"
+        + b"\xa5" * 100
+        + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 100, 4, 0),
         [DAMAGED],
     ),
     "absolute": (raw_zip(ZipEntry(b"/etc/x")), [("/etc/x", ABSOLUTE)]),
@@ -147,7 +152,10 @@ HOSTILE = {
         raw_zip(ZipEntry(b"agent_code/\x1b[2J")),
         [(f"agent_code/{ODD_CHARACTER}[2J", CONTROL)],
     ),
-    "line feed": (raw_zip(ZipEntry(b"agent_code/a\nb")), [(f"agent_code/a{ODD_CHARACTER}b", CONTROL)]),
+    "line feed": (
+        raw_zip(ZipEntry(b"agent_code/a\nb")),
+        [(f"agent_code/a{ODD_CHARACTER}b", CONTROL)],
+    ),
     "UTF-8 that is none": (
         raw_zip(ZipEntry(b"agent_code/\xff", flags=0x800)),
         [(f"agent_code/{ODD_CHARACTER}", CONTROL)],
@@ -173,7 +181,6 @@ HOSTILE = {
         [BROKEN, ("../y", LEADS_OUT), ("agent_code/z", ENCRYPTED[1])],
     ),
 }
-
 
 
 @pytest.mark.parametrize(("data", "problems"), HOSTILE.values(), ids=HOSTILE)

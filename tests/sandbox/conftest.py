@@ -11,6 +11,7 @@ from batches.sandbox.process import ProcessKeeper
 from batches.sandbox.promise import Command, Finished, Keeper, Layer, Snapshot
 
 KEEPERS: dict[str, Callable[[Path], Keeper]] = {"process": ProcessKeeper}
+WORKS_EVERYWHERE = {"process"}
 
 numbers = itertools.count()
 
@@ -20,7 +21,8 @@ def keeper(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Ke
     keeper = KEEPERS[request.param](tmp_path_factory.mktemp(request.param) / "work")
     found = keeper.probe()
     if not found.usable:
-        pytest.skip(f"{found.keeper}: {'; '.join(found.missing)}")
+        give_up = pytest.fail if found.keeper in WORKS_EVERYWHERE else pytest.skip
+        give_up(f"{found.keeper}: {'; '.join(found.missing)}")
     yield keeper
     keeper.close()
 

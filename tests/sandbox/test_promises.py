@@ -527,6 +527,17 @@ def test_shown_file_lies_outside_the_repository(
     assert not place.startswith(layer.repo)
 
 
+def test_what_only_our_own_commands_see_can_be_read_too(
+    keeper: Keeper, layer: Layer, tmp_path: Path
+) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "HEAD").write_text("ref")
+
+    place = keeper.show(layer, tmp_path / "mirror", "mirror", ours=True)
+
+    assert said(sh(keeper, layer, f"cat {place}/HEAD")) == "ref"
+
+
 def test_showing_does_not_follow_a_link_of_the_command(
     keeper: Keeper, layer: Layer, tmp_path: Path
 ) -> None:

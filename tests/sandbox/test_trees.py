@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batches.sandbox import trees
+from batches.sandbox.places import Place, walk
 
 NOBODY = 65534
 
@@ -170,7 +171,7 @@ def test_walk_neither_follows_links_nor_stumbles_over_names(tmp_path: Path) -> N
     (tmp_path / "tree" / "a" / "loop").symlink_to("..")
     Path(os.fsdecode(bytes(tmp_path) + b"/tree/\xff\n")).write_text("")
 
-    paths = sorted(found.path for found in trees.walk(tmp_path / "tree"))
+    paths = sorted(found.path for found in walk(tmp_path / "tree"))
 
     assert paths == ["a", "a/loop", "\udcff\n"]
 
@@ -179,7 +180,7 @@ def test_walk_stays_out_of_what_it_is_told_to(tmp_path: Path) -> None:
     (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
 
     seen = []
-    for found in trees.walk(tmp_path / "tree"):
+    for found in walk(tmp_path / "tree"):
         seen.append(found.path)
         found.descend = False
 
@@ -189,5 +190,5 @@ def test_walk_stays_out_of_what_it_is_told_to(tmp_path: Path) -> None:
 def test_link_is_not_entered(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
 
-    with trees.Place(tmp_path) as place, pytest.raises(NotADirectoryError):
+    with Place(tmp_path) as place, pytest.raises(NotADirectoryError):
         place.into("link")

@@ -138,10 +138,12 @@ def test_socket_that_does_not_answer_the_close_is_not_waited_for(tmp_path):
         connection.sendall(head("GET", "/ws/echo", **handshake))
         connection.recv(65536)
 
+        begun = time.monotonic()
         server.signal()
         ended = server.wait()
 
     assert ended.exit_code == 0
+    assert time.monotonic() - begun < 6
 
 
 def test_server_stops_with_its_companion_and_says_why(tmp_path):

@@ -11,7 +11,7 @@ from tests.whole.running import Server, serving
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server"), AGENT_TIMEOUT_SECS="4") as running:
+    with serving(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
