@@ -247,6 +247,23 @@ def test_nested_repository_of_the_installation_is_left_alone(
         keeper.discard(layer)
 
 
+def test_files_put_into_an_empty_submodule_are_carried(keeper: Keeper, ground: Snapshot) -> None:
+    project = prepared(
+        keeper,
+        ground,
+        f"git init -q .; mkdir sub; git update-index --add --cacheinfo 160000,{'1' * 40},sub; "
+        f"{GIT} commit -qm base",
+    )
+    agent = worked_on(keeper, project, "echo x > sub/file")
+    left = content(keeper, agent)
+
+    patch = keeper.export_patch(agent, project, MOST)
+
+    assert carried(keeper, project, patch) == left
+    for layer in (agent, project):
+        keeper.discard(layer)
+
+
 def test_what_git_cannot_track_is_left_out_and_told(keeper: Keeper, project: Snapshot) -> None:
     agent = worked_on(
         keeper,

@@ -95,7 +95,7 @@ def test_cancel_ends_a_command_at_once(keeper: Keeper, room: Layer) -> None:
     finished = keeper.run(room, command, cancel)
 
     assert (finished.reason, finished.exit_code) == (Reason.CANCELLED, None)
-    assert 0.3 <= finished.wall_seconds < 1.5
+    assert 0.3 <= finished.wall_seconds < 3
 
 
 def test_command_cancelled_before_it_began_does_not_run_on(keeper: Keeper, room: Layer) -> None:
@@ -213,6 +213,7 @@ def test_killing_the_own_process_group_is_only_suicide(keeper: Keeper, room: Lay
     finished = sh(keeper, room, f"sleep {seconds} & kill -9 0")
 
     assert (finished.reason, finished.exit_code) == (Reason.KILLED, -signal.SIGKILL)
+    assert finished.peak_memory_bytes > 0  # who keeps the accounts is still there
     assert alive_with(seconds) == []
 
 
@@ -231,9 +232,9 @@ def test_command_that_goes_for_its_parent_takes_nobody_along(
 def test_command_that_stops_its_parent_is_still_ended(keeper: Keeper, room: Layer) -> None:
     seconds = unique_seconds()
 
-    finished = sh(keeper, room, f"kill -STOP $PPID; sleep {seconds}", timeout_seconds=1)
+    finished = sh(keeper, room, f"kill -STOP $PPID; sleep {seconds}", timeout_seconds=0.5)
 
-    assert finished.reason is Reason.TIMEOUT
+    assert (finished.reason, finished.wall_seconds < 4) == (Reason.TIMEOUT, True)
     assert alive_with(seconds) == []
 
 
@@ -464,18 +465,18 @@ def test_layer_full_of_traps_is_copied_and_discarded(keeper: Keeper, ground: Sna
     assert not snapshot.root.exists()
 
 
-def test_tree_of_ten_thousand_levels_is_copied_and_discarded(
+def test_tree_of_three_thousand_levels_is_copied_and_discarded(
     keeper: Keeper, ground: Snapshot
 ) -> None:
     layer = keeper.fork(ground, "deep")
-    dig = "import os\nfor _ in range(10_000): os.mkdir('level-with-a-name'); os.chdir('level-with-a-name')"
+    dig = "import os\nfor _ in range(3_000): os.mkdir('level-with-a-name'); os.chdir('level-with-a-name')"
     said(py(keeper, layer, dig + "\nopen('bottom', 'w').close()"))
     snapshot = keeper.freeze(layer)
 
     copied = keeper.fork(snapshot, "deeper")
 
     climb = (
-        "import os\nfor _ in range(10_000): os.chdir('level-with-a-name')\nprint(os.listdir('.'))"
+        "import os\nfor _ in range(3_000): os.chdir('level-with-a-name')\nprint(os.listdir('.'))"
     )
     assert said(py(keeper, copied, climb)) == "['bottom']\n"
     keeper.discard(copied)
