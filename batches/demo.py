@@ -78,7 +78,7 @@ class Progress:
             table.add_column(name, no_wrap=True)
         for name in ("reward", "time"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("reason")
+        table.add_column("reason", overflow="fold")
         for name, row in self.rows.items():
             colour = COLOURS.get(row.status, "yellow")
             reward = "" if row.reward is None else f"{row.reward:.1f}"
@@ -145,7 +145,8 @@ def run(folder: Path, console: Console) -> None:
     with server(folder) as url:
         console.print(f"A server of its own listens on {url}.")
         batch_id, ws_url = submit(url, archive)
-        console.print(f"POST /submit: {len(archive)} bytes, accepted as batch {batch_id}.")
+        accepted = f"POST /submit: {len(archive)} bytes, accepted as batch {batch_id}."
+        console.print(accepted, soft_wrap=True)
         watch(url.replace("http://", "ws://") + ws_url, console)
         tasks = httpx.get(f"{url}/batch/{batch_id}").json()["tasks"]
     console.print("The server was stopped.")

@@ -127,7 +127,7 @@ def kept_secret(name: str, keeper: Path, fresh: str) -> str:
     """
     try:
         if not keeper.exists():
-            keeper.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+            keeper.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             draft = keeper.with_name(f".{keeper.name}.{os.getpid()}")
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:

@@ -1,0 +1,85 @@
+"""What an operator meets: the first start, the second, and starts that cannot be."""
+
+import re
+import stat
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.whole.running import Server, serving
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("serve")) as running:
+        yield running
+
+
+def banner(server: Server) -> str:
+    """What the latest start printed once it listened."""
+    told = re.compile(r"term-executor listens on .*/submit\n", re.DOTALL)
+    found: re.Match[str] = server.wait_for(
+        lambda: told.search(server.log.read_text()), 20, "the banner"
+    )
+    return found.group()
+
+
+def test_first_start_tells_where_the_admin_is_and_how_to_submit(first: Server) -> None:
+    kept = first.state / "admin.password"
+
+    told = banner(first)
+
+    password = kept.read_text().strip()
+    assert len(password) >= 16
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert f"admin    {first.url}/admin/   user admin, password {password}\n" in told
+    assert f"curl -H 'X-Hotkey: <your hotkey>' -F archive=@batch.tar.gz {first.url}/submit" in told
+
+
+def test_password_opens_the_admin(first: Server) -> None:
+    password = (first.state / "admin.password").read_text().strip()
+    with httpx.Client(base_url=first.url, follow_redirects=True) as client:
+        form = client.get("/admin/login/?next=/admin/")
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
+        assert token is not None
+
+        page = client.post(
+            "/admin/login/?next=/admin/",
+            data={
+                "username": "admin",
+                "password": password,
+                "csrfmiddlewaretoken": token.group(1),
+            },
+            headers={"Referer": first.url},
+        )
+
+    assert page.status_code == 200
+    assert "Batches" in page.text
+
+
+def test_state_is_nobody_elses_business(first: Server) -> None:
+    assert stat.S_IMODE(first.state.stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE((first.state / "secret.key").stat().st_mode) == 0o600
+
+
+def test_second_start_keeps_the_password_and_does_not_print_it(first: Server) -> None:
+    password = (first.state / "admin.password").read_text()
+    first.stop()
+    first.log.write_text("")
+
+    first.start()
+
+    told = banner(first)
+    assert (first.state / "admin.password").read_text() == password
+    assert password.strip() not in told
+    assert f"password in {first.state}/admin.password" in told
+
+
+def test_address_stands_in_the_state_folder_only_while_the_server_runs(first: Server) -> None:
+    assert httpx.get(f"{first.url}/health").status_code == 200
+
+    first.stop()
+
+    assert not (first.state / "address").exists()
+    first.start()
