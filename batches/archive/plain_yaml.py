@@ -14,6 +14,8 @@ Value: TypeAlias = "str | bool | None | list[Value] | dict[str, Value]"
 
 MAX_DEPTH = 64
 MAX_ALIASES = 100
+MAX_VALUES = 20_000
+"""A megabyte of tiny values takes seconds to read, and an archive may hold a thousand of those."""
 
 NULLS = ("", "~", "null", "Null", "NULL")
 BOOLEANS = {
@@ -74,7 +76,9 @@ def build(text: str) -> Value:
     stack: list[Open] = []
     anchors: dict[str, Value] = {}
     aliases = 0
-    for event in yaml.parse(text, Loader=LOADER):
+    for count, event in enumerate(yaml.parse(text, Loader=LOADER)):
+        if count > MAX_VALUES:
+            raise BadYaml(f"holds more than {MAX_VALUES} values; remove what is not needed")
         match event:
             case yaml.CollectionStartEvent():
                 stack.append(Open(isinstance(event, yaml.MappingStartEvent), event.anchor))

@@ -150,6 +150,13 @@ class TaskReader:
         except BadText as bad:
             self.refuse(f"tests/{name}", str(bad))
             return
+        if not any(
+            line.strip() and not line.lstrip().startswith(b"#") for line in after.split(b"\n")
+        ):
+            self.refuse(
+                f"tests/{name}",
+                "has no command, so that it would pass by doing nothing; add one, or remove it",
+            )
         if after != before:
             path.write_bytes(after)
 

@@ -117,4 +117,6 @@ def test_bomb_in_a_zip_that_understates_its_size_is_stopped_at_what_it_said(
 ) -> None:
     data = raw_zip(ZipEntry(b"agent_code/x", bytes(10_000_000), unpacked_bytes=10))
 
-    assert refuse(data) == [("agent_code/x", "is damaged in the archive; pack it again")]
+    assert refuse(data, limits(max_unpacked_bytes=100_000)) == [
+        ("agent_code/x", "is damaged in the archive; pack it again")
+    ]

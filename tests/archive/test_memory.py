@@ -1,5 +1,6 @@
 """Memory stays flat, however large what is unpacked is or says it is."""
 
+import struct
 import tracemalloc
 import zipfile
 import zlib
@@ -10,7 +11,7 @@ import pytest
 
 from batches.archive.reader import read_archive
 from batches.archive.specs import BadArchive, Limits
-from tests.archive.builders import GOOD, pax, raw_tar, tar_header, tar_member
+from tests.archive.builders import GOOD, ZipEntry, pax, raw_tar, tar_header, tar_member, zip_of
 
 MEGABYTE = 1024 * 1024
 SIZE = 200 * MEGABYTE
@@ -79,9 +80,26 @@ def test_bomb_in_headers_is_refused_in_little_memory(
 ) -> None:
     (tmp_path / "archive").write_bytes(gzip_of_zeros(head, SIZE))
     tracemalloc.reset_peak()
-    before = peak()
+    before = tracemalloc.get_traced_memory()[0]
 
     with pytest.raises(BadArchive):
         read_archive(tmp_path / "archive", tmp_path / "out", HUGE)
 
     assert peak() - before < 8 * MEGABYTE
+
+
+def test_long_directory_is_read_no_further_than_the_limit(
+    tmp_path: Path, peak: Callable[[], int]
+) -> None:
+    whole = zip_of([ZipEntry(b"x")])
+    start = whole.index(b"PK\x01\x02")
+    line = whole[start:-22]
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 60_000, 60_000, len(line) * 60_000, start, 0)
+    (tmp_path / "archive").write_bytes(whole[:start] + line * 60_000 + end)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+
+    with pytest.raises(BadArchive, match="holds more than 1000 files and folders"):
+        read_archive(tmp_path / "archive", tmp_path / "out", HUGE)
+
+    assert peak() - before < MEGABYTE

@@ -76,6 +76,10 @@ HOSTILE = {
     "value in itself": ("&a [*a]", "uses an alias for something that it has not named yet"),
     "unknown alias": ("*a", "uses an alias for something that it has not named yet"),
     "key twice": ("a: b\na: c", "gives the same key twice; keep one"),
+    "a flood of values": (
+        "- \n" * 300_000,
+        "holds more than 20000 values; remove what is not needed",
+    ),
     "two documents": (
         "a\n---\nb",
         "holds more than one document; remove the line with --- between them",

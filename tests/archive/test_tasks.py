@@ -157,7 +157,7 @@ def test_scripts_are_tests_and_all_else_goes_into_the_repository(write: Write) -
     files = {
         "b.sh": b"exit 0",
         "a/c.sh": b"exit 0",
-        "a.sh": b"",
+        "a.sh": b"true",
         "test_x.py": b"a\r\n",
         "src/deep/__init__.py": b"",
         ".gitignore": b"x",
@@ -238,17 +238,17 @@ REFUSED = {
         "is a file; it has to be a folder",
     ),
     "into git": (
-        {"tests/.git/hooks/post-commit": b"", "tests/a.sh": b""},
+        {"tests/.git/hooks/post-commit": b"", "tests/a.sh": b"true"},
         "tests/.git/hooks/post-commit",
         "would land in the repository's .git; move it",
     ),
     "into git in capitals": (
-        {"tests/.GIT/config": b"", "tests/a.sh": b""},
+        {"tests/.GIT/config": b"", "tests/a.sh": b"true"},
         "tests/.GIT/config",
         "would land in the repository's .git; move it",
     ),
     "into a nested git": (
-        {"tests/sub/.git": b"", "tests/a.sh": b""},
+        {"tests/sub/.git": b"", "tests/a.sh": b"true"},
         "tests/sub/.git",
         "would land in the repository's .git; move it",
     ),
@@ -281,4 +281,20 @@ def test_task_without_anything_is_refused_for_each_part(write: Write) -> None:
         Problem("tasks/two/workspace.yaml", "is missing; add it"),
         Problem("tasks/two/prompt.md", "is missing; add it"),
         Problem("tasks/two/tests", NO_SCRIPT),
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [b"", b"\n \t\r\n", b"#!/bin/bash\n", b"\xef\xbb\xbf#!/bin/bash\r\n# later\r\n"],
+    ids=["empty", "blank", "only a first line", "only comments"],
+)
+def test_script_without_a_command_is_refused(script: bytes, write: Write) -> None:
+    root = write({**BASE, "tasks/one/tests/ok.sh": b"true\n", "tasks/one/tests/void.sh": script})
+
+    assert problems_of(root) == [
+        Problem(
+            "tasks/one/tests/void.sh",
+            "has no command, so that it would pass by doing nothing; add one, or remove it",
+        )
     ]

@@ -3,11 +3,15 @@
 import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from batches.archive.budget import Budget
+from batches.archive.members import Member
 from batches.archive.specs import Submission
-from tests.archive.builders import GOOD, ZipEntry, raw_zip, zipped
+from batches.archive.tree import Place, Tree
+from tests.archive.builders import GOOD, LIMITS, ZipEntry, raw_zip, zipped
 
 TWINS = "is named like something else but for case or the way its letters are composed; rename one"
 CLASH = "needs a folder where there is a file, or a file where there is a folder; rename one"
@@ -88,3 +92,21 @@ def test_what_macs_add_is_left_out(accept: Callable[..., Submission]) -> None:
     files = [path for path in submission.root.rglob("*") if path.is_file()]
     assert sorted(path.relative_to(submission.root).as_posix() for path in files) == sorted(GOOD)
     assert submission.notes == ()
+
+
+@pytest.mark.parametrize("planted", ["file", "link", "dangling link"])
+def test_what_somebody_planted_is_never_written_to(planted: str, desk: Path) -> None:
+    path = desk / "out" / "agent_code" / "x"
+    path.parent.mkdir(parents=True)
+    if planted == "file":
+        path.write_text("planted")
+    else:
+        path.symlink_to(desk / ("file" if planted == "link" else "new"))
+    tree = Tree(desk / "out", Budget(LIMITS, 1000))
+    tree.top.inside["agent_code"] = Place("agent_code", is_folder=True)
+
+    with pytest.raises(FileExistsError):
+        tree.take(Member("agent_code/x", False, 0o644, [b"owned"]))
+
+    assert (desk / "file").read_text() == "untouched"
+    assert not (desk / "new").exists()

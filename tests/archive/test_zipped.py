@@ -3,6 +3,7 @@
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -39,6 +40,12 @@ ODD_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 def x(content: bytes = b"content", **claims: object) -> ZipEntry:
     return ZipEntry(X.encode(), content, **claims)  # type: ignore[arg-type]
+
+
+def endless(content: bytes) -> bytes:
+    """All of ``content``, but not the mark that nothing follows."""
+    squeeze = zlib.compressobj(wbits=-15)
+    return squeeze.compress(content) + squeeze.flush(zlib.Z_SYNC_FLUSH)
 
 
 def only_files(kind: str) -> tuple[str, str]:
@@ -95,6 +102,7 @@ HOSTILE = {
     "stored with other sizes": (raw_zip(x(method=0, unpacked_bytes=300)), [BROKEN]),
     "not deflated at all": (raw_zip(x(packed=b"\xff" * 50)), [BROKEN]),
     "deflated half": (raw_zip(x(packed=deflated(b"content")[:-2])), [BROKEN]),
+    "deflated without an end": (raw_zip(x(packed=endless(b"content"))), [BROKEN]),
     "something behind the deflated": (raw_zip(x(packed=deflated(b"content") + b"more")), [BROKEN]),
     "deflated bytes missing": (raw_zip(x(packed=b"")), [BROKEN]),
     "another name before the content": (raw_zip(x(local_name=b"agent_code/y")), [BROKEN]),
@@ -116,6 +124,10 @@ HOSTILE = {
     "several disks": (raw_zip(disk=1), [DAMAGED]),
     "member of another disk": (raw_zip(x(disk=1)), [DAMAGED]),
     "directory elsewhere": (raw_zip(directory_shift=5), [DAMAGED]),
+    "directory of another size": (
+        raw_zip()[:-10] + b"\x01\0\0\0" + raw_zip()[-6:],
+        [DAMAGED],
+    ),
     "something before the end record": (raw_zip(before_end=b"x" * 50), [DAMAGED]),
     "something behind the end": (raw_zip() + b"x", [DAMAGED]),
     "comment that is cut off": (raw_zip(comment=b"hello")[:-1], [DAMAGED]),
