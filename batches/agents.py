@@ -2,11 +2,12 @@
 
 from batches.archive.specs import AgentSpec
 
-# Compiled into the layer's own temporary folder: the agent's tree is read-only.
+# Compiled into the layer's own temporary folder: the agent's tree is read-only. That tree may
+# hold a .git that leads nowhere, which Go would stumble over if it was to name the version.
 GO = """set -e
 cd "$(dirname "$0")"
 if [ ! -f go.mod ]; then export GO111MODULE=off; fi
-go build -o "$TMPDIR/agent" .
+go build -buildvcs=false -o "$TMPDIR/agent" .
 cd "$REPO_DIR"
 exec "$TMPDIR/agent"
 """
@@ -17,15 +18,15 @@ exec "$TMPDIR/agent"
 """
 
 RUNTIMES = {
-    "python": "python3",
-    "javascript": "node",
-    "typescript": "tsx",
-    "bash": "bash",
-    "ruby": "ruby",
-    "go": "go",
-    "rust": "rustc",
+    "python": ("python3",),
+    "javascript": ("node",),
+    "typescript": ("tsx", "node"),
+    "bash": ("bash",),
+    "ruby": ("ruby",),
+    "go": ("go",),
+    "rust": ("rustc",),
 }
-"""The program that each language needs in the sandbox."""
+"""The programs that each language needs in the sandbox; the first one starts the agent."""
 
 
 def command(agent: AgentSpec, folder: str) -> tuple[str, ...]:
@@ -37,4 +38,4 @@ def command(agent: AgentSpec, folder: str) -> tuple[str, ...]:
         case "rust":
             return ("sh", "-c", RUST, entry)
         case language:
-            return (RUNTIMES[language], entry)
+            return (RUNTIMES[language][0], entry)

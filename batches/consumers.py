@@ -67,7 +67,8 @@ class BatchConsumer(AsyncWebsocketConsumer):
             self.sent = latest
             await self.send(text_data=dump(snapshot))
         else:
-            self.sent = int(since)
+            # Nobody has seen what has not happened: such a watcher would wait for ever.
+            self.sent = min(int(since), latest)
         feed.current().follow(self.batch_id, latest)
         self.following = True
         await self.catch_up(latest)
@@ -80,11 +81,14 @@ class BatchConsumer(AsyncWebsocketConsumer):
         if self.closed:
             return
         for seq, text in message["frames"]:
-            if seq > self.sent + 1:
-                break
             if seq == self.sent + 1:
                 await self.put(seq, text)
         await self.catch_up(message["seq"])
+
+    async def batch_gone(self, message: dict[str, Any]) -> None:
+        """The batch was deleted."""
+        if not self.closed:
+            await self.refuse("batch_not_found", str(self.batch_id))
 
     async def catch_up(self, latest: int) -> None:
         """Send the rows up to ``latest`` that have not been sent yet."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from batches import repositories, transitions
+from batches import mirrors, repositories, transitions
 from batches.archive.specs import TaskSpec
 from batches.faults import TaskFault
 from batches.journal import Journal
@@ -23,6 +23,14 @@ rm -rf .git/FETCH_HEAD .git/logs .git/hooks
 """
 """Only the base commit enters: no history before it to mine, and none after it to copy from."""
 
+CLOSED_GIT = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "file",
+}
+"""Added for git commands of ours inside a sandbox: nobody's configuration, no network."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -35,11 +43,12 @@ class Environment:
 
 def prepare(spec: TaskSpec, keeper: Keeper, journal: Journal) -> Environment:
     """Clone, install and freeze. Raises ``TaskFault`` when the task cannot be prepared as written."""
-    url = repositories.address(spec.repo, allow_local=settings.ALLOW_LOCAL_REPOS)
-    mirrors = repositories.Mirrors(
-        settings.MIRRORS_DIR, settings.CLONE_TIMEOUT_SECS, journal.cancel
-    )
-    source = mirrors.source(url, spec.base_commit)
+    try:
+        url = repositories.address(spec.repo, allow_local=settings.ALLOW_LOCAL_REPOS)
+    except repositories.BadRepository as error:  # accepted under other settings than today's
+        raise TaskFault(f"the repository {error}") from None
+    kept = mirrors.Mirrors(settings.MIRRORS_DIR, settings.CLONE_TIMEOUT_SECS, journal.cancel)
+    source = kept.source(url, spec.base_commit)
     journal.check()
     layer = keeper.fork(keeper.open_base(), "environment")
     checkout(source, keeper, layer, journal)
@@ -48,7 +57,7 @@ def prepare(spec: TaskSpec, keeper: Keeper, journal: Journal) -> Environment:
     return Environment(keeper.freeze(layer), source.commit, failed)
 
 
-def checkout(source: repositories.Source, keeper: Keeper, layer: Layer, journal: Journal) -> None:
+def checkout(source: mirrors.Source, keeper: Keeper, layer: Layer, journal: Journal) -> None:
     """Put the one commit into the layer's repository."""
     mirror = keeper.show(layer, source.mirror, "mirror", ours=True)
     finished = keeper.run(
@@ -56,7 +65,7 @@ def checkout(source: repositories.Source, keeper: Keeper, layer: Layer, journal:
         Command(
             ("sh", "-c", CHECKOUT, mirror, source.commit),
             settings.CLONE_TIMEOUT_SECS,
-            env=repositories.CLOSED_GIT,
+            env=CLOSED_GIT,
             limits=Limits(output_bytes=settings.MAX_OUTPUT_BYTES),
             network="none",
         ),

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connection
 
 from batches import events, knocks
+from batches.models import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ QUIET_POLLS = 40
 LOOK_SECONDS = 0.25
 """How often a database that has no such counter is looked through."""
 REMIND_SECONDS = 5.0
-"""How often watchers are told the number of the latest event, in case a message was lost."""
+"""How often watchers are told the number of the latest event, in case a message was lost,
+or that their batch was deleted."""
 LOOK_LIMIT = 1000
 """Events of one batch in one message."""
 
@@ -100,7 +102,11 @@ class Feed:
     async def _look(self, remind: bool) -> None:
         """Hand out what is new. A reminder goes out even when nothing is."""
         layer = channel_layers["default"]
+        gone = await missing(list(self._followed)) if remind else set()
         for batch_id, followed in list(self._followed.items()):
+            if batch_id in gone:
+                await layer.group_send(group(batch_id), {"type": "batch.gone"})
+                continue
             found = await read(batch_id, followed.seq, LOOK_LIMIT)
             if found:
                 followed.seq = found[-1][0]
@@ -165,6 +171,16 @@ async def read(batch_id: uuid.UUID, seq: int, limit: int) -> list[tuple[int, str
 
     def look() -> list[tuple[int, str]]:
         return [(event.seq, events.frame(event)) for event in events.since(batch_id, seq, limit)]
+
+    return await database_sync_to_async(look, thread_sensitive=False)()
+
+
+async def missing(batch_ids: list[uuid.UUID]) -> set[uuid.UUID]:
+    """Those batches that have been deleted, and with them their events."""
+
+    def look() -> set[uuid.UUID]:
+        found = Batch.objects.filter(pk__in=batch_ids).values_list("pk", flat=True)
+        return set(batch_ids) - set(found)
 
     return await database_sync_to_async(look, thread_sensitive=False)()
 

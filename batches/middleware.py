@@ -74,7 +74,7 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # whitenoise has
     def __call__(self, request: HttpRequest) -> Any:
         if not self.is_async:
             return super().__call__(request)
-        if request.path_info.startswith(self.static_prefix):
+        if request.method in SAFE_METHODS and request.path_info.startswith(self.static_prefix):
             return asyncio.to_thread(self.serve_found, request)
         return self.get_response(request)
 

@@ -87,7 +87,7 @@ def work(
         journal.cancel,
     )
     journal.record(
-        Phase.AGENT, "agent", f"{agents.RUNTIMES[agent.language]} {agent.entry}", finished
+        Phase.AGENT, "agent", f"{agents.RUNTIMES[agent.language][0]} {agent.entry}", finished
     )
     if finished.exit_code == 127:
         require_runtime(agent, keeper, layer, journal)
@@ -102,10 +102,10 @@ def require_runtime(agent: AgentSpec, keeper: Keeper, layer: Layer, journal: Jou
 
     Asked only after the agent could not be started: that is not its failure.
     """
-    runtime = agents.RUNTIMES[agent.language]
-    look = Command(("sh", "-c", 'command -v "$0"', runtime), 10)
-    if not keeper.run(layer, look, journal.cancel).ok:
-        raise InfraFault(f"{runtime} is not installed, which agents in {agent.language} need")
+    for runtime in agents.RUNTIMES[agent.language]:
+        look = Command(("sh", "-c", 'command -v "$0"', runtime), 10)
+        if not keeper.run(layer, look, journal.cancel).ok:
+            raise InfraFault(f"{runtime} is not installed, which agents in {agent.language} need")
 
 
 def test(
@@ -176,7 +176,8 @@ def conclude(task: Task, environment: Environment, results: list[TestResult]) ->
 
 def summary(results: list[TestResult]) -> str:
     """What the tests printed, one after another under their names, each to an equal share."""
-    share = TEST_OUTPUT_BYTES // (2 * len(results))
+    # At least one byte: a slice of nothing from the end would be everything.
+    share = max(TEST_OUTPUT_BYTES // (2 * len(results)), 1)
     parts = []
     for result in results:
         head, tail = result.finished.head, result.finished.tail

@@ -49,6 +49,9 @@ def accept(archive: Path, sha256: str, hotkey: str, concurrent_tasks: int) -> Ba
             if held.lost.is_set():
                 raise Interrupted
             fill(batch, submission)
+    except transitions.StaleStatus:
+        forget(batch)
+        raise Interrupted from None
     except BaseException:
         forget(batch)
         raise
@@ -118,6 +121,7 @@ class MovableFile(File):  # type: ignore[type-arg]  # generic for the type check
 def fill(batch: Batch, submission: Submission) -> None:
     """Write the tasks and open the batch, in one transaction; lanes are asked for once it holds."""
     with transaction.atomic():
+        transitions.open_batch(batch)
         Task.objects.bulk_create(
             [
                 Task(batch=batch, name=spec.name, position=position, spec=spec.as_json())
@@ -129,17 +133,19 @@ def fill(batch: Batch, submission: Submission) -> None:
         batch.agent = submission.agent.as_json()
         batch.lanes_asked_at = timezone.now()
         batch.save(update_fields=["total_tasks", "agent", "lanes_asked_at"])
-        transitions.open_batch(batch)
         wanted = min(batch.total_tasks, batch.concurrent_tasks)
         transaction.on_commit(lambda: queue.ask_lanes(batch, wanted))
 
 
 def forget(batch: Batch) -> None:
-    """Remove a batch with everything that it has on this host's disk and in the storage."""
-    workspaces.remove(batch)
+    """Remove a batch with everything that it has on this host's disk and in the storage.
+
+    The row goes even where the disk fails: its place must not stay taken.
+    """
     batch_id: uuid.UUID = batch.pk
     name = Batch.objects.filter(pk=batch_id).values_list("archive", flat=True).first()
-    stored = name or f"{batch_id}.archive"
-    storage = Batch._meta.get_field("archive").storage
-    storage.delete(stored)
-    Batch.objects.filter(pk=batch_id).delete()
+    try:
+        workspaces.remove(batch)
+        Batch._meta.get_field("archive").storage.delete(name or f"{batch_id}.archive")
+    finally:
+        Batch.objects.filter(pk=batch_id).delete()

@@ -39,7 +39,10 @@ class OriginCheck:
         await self.application(scope, receive, send)
 
     def is_allowed(self, origin: str) -> bool:
-        host, _ = split_domain_port(urlsplit(origin.lower()).netloc)
+        try:
+            host, _ = split_domain_port(urlsplit(origin.lower()).netloc)
+        except ValueError:  # such as a bracket that is not closed
+            return False
         return bool(host) and validate_host(host, settings.ALLOWED_HOSTS)
 
 
