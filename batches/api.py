@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.multipartparser import MultiPartParserError
@@ -17,6 +16,7 @@ from batches import metrics, submissions
 from batches.archive.specs import BadArchive
 from batches.middleware import error
 from batches.models import Batch, Task
+from batches.moments import one_moment
 from batches.schemas import (
     Accepted,
     ArchiveError,
@@ -248,11 +248,11 @@ def batches(request: HttpRequest) -> list[dict[str, Any]]:
 @api.get("/batch/{batch_id}", response={200: BatchDetail, 404: Error}, tags=["batches"])
 def batch_detail(request: HttpRequest, batch_id: UUID) -> Any:
     """A batch and its tasks, as they stand at one moment."""
-    with transaction.atomic():
+    with one_moment():
         batch = Batch.objects.with_progress().filter(pk=batch_id).first()
         if batch is None:
             return not_found()
-        tasks = list(batch.tasks.defer("spec", "patch"))
+        tasks = list(batch.tasks.defer("spec"))
     return {
         "batch_id": batch.pk,
         **batch_numbers(batch),
@@ -272,7 +272,7 @@ def batch_tasks(request: HttpRequest, batch_id: UUID) -> Any:
     batch = Batch.objects.filter(pk=batch_id).first()
     if batch is None:
         return not_found()
-    tasks = batch.tasks.defer("spec", "patch")
+    tasks = batch.tasks.defer("spec")
     return {"batch_id": batch.pk, "tasks": [TaskResult.of(task) for task in tasks]}
 
 
@@ -283,7 +283,7 @@ def batch_tasks(request: HttpRequest, batch_id: UUID) -> Any:
 )
 def task_detail(request: HttpRequest, batch_id: UUID, task_id: str) -> Any:
     """A task with each of its tests."""
-    task = Task.objects.filter(batch=batch_id, name=task_id).defer("spec", "patch").first()
+    task = Task.objects.filter(batch=batch_id, name=task_id).defer("spec").first()
     if task is None:
         return not_found()
     return TaskDetail.of_runs(task, list(task.runs.filter(phase=Phase.TESTS, attempt=task.attempt)))

@@ -8,10 +8,10 @@ from urllib.parse import parse_qs
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import transaction
 
 from batches import feed
 from batches.models import Batch
+from batches.moments import one_moment
 from batches.schemas import batch_numbers, snapshot_fields
 
 logger = logging.getLogger(__name__)
@@ -137,11 +137,11 @@ class BatchConsumer(AsyncWebsocketConsumer):
 
 def read_snapshot(batch_id: uuid.UUID) -> dict[str, Any] | None:
     """The batch as it stands, and the number of the last event that is contained in it."""
-    with transaction.atomic():
+    with one_moment():
         batch = Batch.objects.with_progress().filter(pk=batch_id).first()
         if batch is None:
             return None
-        rows = batch.tasks.defer("spec", "patch", "test_output")
+        rows = batch.tasks.defer("spec", "test_output")
         tasks = [snapshot_fields(task) for task in rows]
     return {
         "event": "snapshot",

@@ -107,12 +107,15 @@ class Feed:
             if batch_id in gone:
                 await layer.group_send(group(batch_id), {"type": "batch.gone"})
                 continue
-            found = await read(batch_id, followed.seq, LOOK_LIMIT)
-            if found:
-                followed.seq = found[-1][0]
-            if found or remind:
+            told = not remind
+            while (found := await read(batch_id, followed.seq, LOOK_LIMIT)) or not told:
+                told = True
+                if found:
+                    followed.seq = found[-1][0]
                 message = {"type": "batch.events", "seq": followed.seq, "frames": found}
                 await layer.group_send(group(batch_id), message)
+                if len(found) < LOOK_LIMIT:
+                    break
 
     async def _listen(self) -> None:
         """Turn the knocks of other hosts into wake-ups. Without Redis there is nobody to hear."""

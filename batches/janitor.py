@@ -1,9 +1,11 @@
-"""Keeps the disk of this host tidy: workspaces of batches that have ended are removed."""
+"""Keeps the disk of this host tidy: removes workspaces of ended batches, and uploads that broke off."""
 
 import logging
 import uuid
 
-from batches import workspaces
+from django.conf import settings
+
+from batches import uploads, workspaces
 from batches.models import Batch
 from batches.sandbox import trees
 from batches.statuses import ENDED_BATCH
@@ -12,7 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 def tidy() -> None:
-    """Remove the workspaces of ended batches. Folders that are not this server's are left alone."""
+    """Remove what nobody needs any more. Folders that are not this server's are left alone."""
+    uploads.sweep_incoming(settings.INCOMING_DIR, settings.UPLOAD_TIMEOUT_SECS)
     for folder in workspaces.leftovers(ended):
         try:
             trees.remove(folder)

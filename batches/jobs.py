@@ -32,26 +32,34 @@ def run(task: Task) -> None:
         except StaleStatus:
             logger.info("task %s of batch %s was taken away", task.name, task.batch_id)
         except BaseException as error:
-            if held.lost.is_set():
-                logger.info("task %s of batch %s was taken away", task.name, task.batch_id)
-            else:
-                put_back(task, error)
+            put_back(task, error)
             if not isinstance(error, Exception):
                 raise
 
 
 def put_back(task: Task, error: BaseException) -> None:
-    """Return a task that our own trouble ended. A row that cannot be written is left to the sweeper."""
-    if isinstance(error, InfraFault | SandboxError):
-        why = str(error)
-        logger.warning("task %s of batch %s: %s", task.name, task.batch_id, why)
-    else:
-        why = f"internal error ({type(error).__name__})"
-        logger.error("task %s of batch %s failed", task.name, task.batch_id, exc_info=error)
+    """Return a task that our own trouble ended. A row that cannot be written is left to the sweeper.
+
+    A task that is not ours any more is left alone: it was taken away, or it is
+    judged, and clearing up after it went wrong.
+    """
     try:
+        if not lanes.renew(task):
+            logger.info("task %s of batch %s is over here: %r", task.name, task.batch_id, error)
+            return
         task.refresh_from_db(fields=["status", "strikes"])
-        lanes.give_back(task, why)
+        lanes.give_back(task, explain(task, error))
     except (StaleStatus, DatabaseError) as trouble:
         logger.warning(
-            "task %s of batch %s was not put back: %s", task.name, task.batch_id, trouble
+            "task %s of batch %s was not put back after %r: %s",
+            *(task.name, task.batch_id, error, trouble),
         )
+
+
+def explain(task: Task, error: BaseException) -> str:
+    """What users are told of ``error``. Operators find all of it in the log."""
+    if isinstance(error, InfraFault | SandboxError):
+        logger.warning("task %s of batch %s: %s", task.name, task.batch_id, error)
+        return str(error)
+    logger.error("task %s of batch %s failed", task.name, task.batch_id, exc_info=error)
+    return f"internal error ({type(error).__name__})"

@@ -2,12 +2,13 @@
 
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from django.db import transaction
 
-from batches.models import Run, Task
-from batches.sandbox.promise import Finished
+from batches.models import Run, Task, TaskPatch
+from batches.sandbox.promise import Finished, Patch
 from batches.statuses import Phase
 from batches.transitions import StaleStatus
 
@@ -32,11 +33,7 @@ class Journal:
         self, phase: Phase, name: str, command: str | Sequence[str], finished: Finished
     ) -> Run:
         """Store what became of a command; raises ``StaleStatus`` when the lease is gone."""
-        self.check()
-        with transaction.atomic():
-            held = Task.objects.select_for_update().filter(pk=self.task.pk, lease=self.task.lease)
-            if not held.exists():
-                raise StaleStatus(f"the lease of task {self.task.name} is lost")
+        with self.held():
             return Run.objects.create(
                 task=self.task,
                 attempt=self.task.attempt,
@@ -53,6 +50,26 @@ class Journal:
                 output_bytes=finished.output_bytes,
                 truncated=finished.truncated,
             )
+
+    def keep_patch(self, patch: Patch) -> None:
+        """Store what the agent changed; raises ``StaleStatus`` when the lease is gone."""
+        with self.held():
+            TaskPatch.objects.create(
+                task=self.task,
+                attempt=self.task.attempt,
+                diff=patch.diff,
+                notes=list(patch.notes),
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A transaction in which the lease is ours, to its end."""
+        self.check()
+        with transaction.atomic():
+            held = Task.objects.select_for_update().filter(pk=self.task.pk, lease=self.task.lease)
+            if not held.exists():
+                raise StaleStatus(f"the lease of task {self.task.name} is lost")
+            yield
 
 
 def printable(output: bytes) -> str:

@@ -57,7 +57,7 @@ def renew(task: Task) -> bool:
 
     Time is taken from the database, which all hosts share.
     """
-    found = Task.objects.filter(pk=task.pk, lease=task.lease)
+    found = Task.objects.in_hand().filter(pk=task.pk, lease=task.lease)
     expires = Now() + timedelta(seconds=settings.LEASE_SECS)
     return found.update(lease_expires_at=expires) == 1
 

@@ -117,7 +117,7 @@ class Mirrors:
             f"{commit or wanted}^{{commit}}",
         )
         if named.returncode != 0:
-            raise TaskFault(f"{url} has no commit {wanted}")
+            raise TaskFault(f"commit {wanted} is not in {url}")
         found = named.output.strip()
         self._git("-C", str(mirror), "update-ref", f"refs/wanted/{found}", found)
         return found
@@ -140,7 +140,7 @@ class Mirrors:
         if wanted is None:
             raise TaskFault(f"{url} has no default branch")
         if not ABBREVIATED_COMMIT.fullmatch(wanted):
-            raise TaskFault(f"{url} has no branch or tag {wanted}")
+            raise TaskFault(f"branch or tag {wanted} is not in {url}")
         return None
 
     def _has(self, mirror: Path, commit: str) -> bool:

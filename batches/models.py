@@ -152,7 +152,6 @@ class Task(models.Model):
     reason = models.TextField(blank=True, help_text="The verdict in a sentence.")
     test_output = models.TextField(blank=True)
     base_commit = models.CharField(max_length=64, blank=True, help_text="The commit judged.")
-    patch = models.BinaryField(null=True, blank=True, editable=False)
     attempt = models.PositiveSmallIntegerField(default=0)
     strikes = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField(null=True, blank=True)
@@ -245,6 +244,27 @@ class Run(models.Model):
         kept = len(self.output_head.encode()) + len(self.output_tail.encode())
         cut = max(self.output_bytes - kept, 1)
         return f"{self.output_head}\n[... {cut} bytes cut ...]\n{self.output_tail}"
+
+
+class TaskPatch(models.Model):
+    """What the agent changed in one attempt at a task. It can hold what the agent brought: for staff."""
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="patches")
+    attempt = models.PositiveSmallIntegerField()
+    diff = models.BinaryField()
+    notes = models.JSONField(
+        default=list, help_text="What could not be carried over, in sentences."
+    )
+
+    class Meta:
+        verbose_name_plural = "task patches"
+        ordering = ["task", "attempt"]
+        constraints = [
+            models.UniqueConstraint(fields=["task", "attempt"], name="patch_of_attempt"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_id} attempt {self.attempt}"
 
 
 class Event(models.Model):

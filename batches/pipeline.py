@@ -5,6 +5,7 @@ change is judged in a fresh layer that it never touched.
 """
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
@@ -25,11 +26,27 @@ from batches.sandbox.promise import (
     Limits,
     Patch,
     PatchRefused,
+    Reason,
 )
 from batches.statuses import Fault, Phase, TaskStatus
 
 TEST_OUTPUT_BYTES = 16 * 1024
 """Kept beside the verdict of what the tests printed; the whole of it stands with each run."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an agent did: the change that it left, and how it ended."""
+
+    patch: Patch
+    finished: Finished
+
+    @property
+    def note(self) -> str:
+        """The beginning of a verdict's sentence, when the agent did not end by itself."""
+        if self.finished.reason is Reason.EXITED:
+            return ""
+        return f"agent: {ending(self.finished)}; "
 
 
 def run_task(task: Task, cancel: threading.Event) -> None:
@@ -44,8 +61,8 @@ def run_task(task: Task, cancel: threading.Event) -> None:
     with keepers.opened(workspaces.for_attempt(task)) as keeper:
         try:
             environment = environments.prepare(spec, keeper, journal)
-            patch = work(spec, task.batch.agent_spec, archive, environment, keeper, journal)
-            results = test(spec, archive, environment, patch, keeper, journal)
+            done = work(spec, task.batch.agent_spec, archive, environment, keeper, journal)
+            results = test(spec, archive, environment, done.patch, keeper, journal)
         except TaskFault as fault:
             journal.check()
             transitions.fail(task, Fault.TASK, str(fault))
@@ -54,7 +71,7 @@ def run_task(task: Task, cancel: threading.Event) -> None:
             transitions.judge(task, passed=False, reward=0.0, reason=str(refusal), test_output="")
         else:
             journal.check()
-            conclude(task, environment, results)
+            conclude(task, environment, done, results)
 
 
 def work(
@@ -64,7 +81,7 @@ def work(
     environment: Environment,
     keeper: Keeper,
     journal: Journal,
-) -> Patch:
+) -> Work:
     """Let the agent at the repository; what it changed comes back as a patch."""
     transitions.advance(journal.task, TaskStatus.RUNNING_AGENT)
     layer = keeper.fork(environment.snapshot, "agent")
@@ -92,9 +109,9 @@ def work(
     if finished.exit_code == 127:
         require_runtime(agent, keeper, layer, journal)
     patch = keeper.export_patch(layer, environment.snapshot, settings.MAX_PATCH_BYTES)
-    Task.objects.filter(pk=journal.task.pk, lease=journal.task.lease).update(patch=patch.diff)
+    journal.keep_patch(patch)
     keeper.discard(layer)
-    return patch
+    return Work(patch, finished)
 
 
 def require_runtime(agent: AgentSpec, keeper: Keeper, layer: Layer, journal: Journal) -> None:
@@ -151,7 +168,7 @@ def run_test(
     return finished
 
 
-def conclude(task: Task, environment: Environment, results: list[TestResult]) -> None:
+def conclude(task: Task, environment: Environment, done: Work, results: list[TestResult]) -> None:
     """Write the verdict. Red tests after a failed install accuse the task, not the agent."""
     verdict = rewards.verdict(results)
     output = summary(results)
@@ -169,7 +186,7 @@ def conclude(task: Task, environment: Environment, results: list[TestResult]) ->
         task,
         passed=verdict.passed,
         reward=verdict.reward,
-        reason=verdict.reason,
+        reason=done.note + verdict.reason,
         test_output=output,
     )
 

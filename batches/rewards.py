@@ -35,15 +35,13 @@ def verdict(results: Sequence[TestResult]) -> Verdict:
     if not results:
         raise ValueError("a task without tests has no verdict")
     red = [result for result in results if not result.passed]
+    count = len(results)
     if not red:
-        count = len(results)
         return Verdict(True, 1.0, "the test passed" if count == 1 else f"all {count} tests passed")
-    first = red[0]
-    return Verdict(
-        False,
-        0.0,
-        f"{len(red)} of {len(results)} tests failed; first {first.name}: {ending(first.finished)}",
-    )
+    name, how = red[0].name, ending(red[0].finished)
+    if count == 1:
+        return Verdict(False, 0.0, f"{name} failed ({how})")
+    return Verdict(False, 0.0, f"{len(red)} of {count} tests failed, first {name} ({how})")
 
 
 def ending(finished: Finished) -> str:

@@ -121,7 +121,12 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.text("REDIS_URL", None)
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 200}},
+    "default": {
+        "BACKEND": "channels.layers.InMemoryChannelLayer",
+        # A watcher that was slow for a minute would otherwise be dropped from its group, and one
+        # that stayed for a day. What a full channel loses is found in the rows.
+        "CONFIG": {"capacity": 200, "expiry": 10**9, "group_expiry": 10**9},
+    },
 }
 if REDIS_URL is not None:
     CHANNEL_LAYERS["knocks"] = {

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from batches import events, transitions, workspaces
 from batches.excerpts import EDGE_CHARACTERS
-from batches.models import Batch, Event, Run, Task, Worker
+from batches.models import Batch, Event, Run, Task, TaskPatch, Worker
 from batches.statuses import BatchStatus, Fault, TaskStatus
 from tests.factories import claimed, make_batch
 
@@ -472,7 +472,7 @@ def test_tasks_events_and_commands_are_found_by_what_is_known_of_them(staff: Cli
 def test_no_page_shows_or_reads_an_agents_code(admin_client: Client) -> None:
     batch = make_ended("a")
     task = batch.tasks.get()
-    Task.objects.update(patch=MARKER.encode())
+    TaskPatch.objects.create(task=Task.objects.first(), attempt=1, diff=MARKER.encode())
     batch.archive.save("it.archive", ContentFile(MARKER.encode()))
     tree = workspaces.for_batch(batch) / "archive" / "agent_code"
     tree.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Environments, agents and tests as real processes: what enters a layer, and what gets out of it."""
 
+import re
 import threading
 from pathlib import Path
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 BASH_AGENT = {"agent.sh": 'cd "$REPO_DIR"\n. "$TASK_PROMPT"\n'}
 PASSED = ("completed", True, "", "the test passed")
-RED = ("failed", False, "agent", "1 of 1 tests failed; first run.sh: exit code 1")
+RED = ("failed", False, "agent", "run.sh failed (exit code 1)")
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +96,11 @@ WAYS = {
     "edits the file": (SOLVE, "", PASSED),
     "does nothing": ("true", "", RED),
     "fails": (SOLVE + "exit 3", "", PASSED),
-    "kills itself": (SOLVE + "kill -9 $$", "", PASSED),
+    "kills itself": (
+        SOLVE + "kill -9 $$",
+        "",
+        (*PASSED[:-1], "agent: killed by signal 9; the test passed"),
+    ),
     "commits": (SOLVE + "git commit -qam solved && git gc -q", "", PASSED),
     "commits on another branch": (
         "git switch -qc other; echo 2 > number.txt; git commit -qam x; git checkout -q --detach HEAD~1",
@@ -176,7 +181,9 @@ def test_agent_that_takes_too_long_is_judged_by_what_it_left(
 
     row = judged(disk, history, SOLVE + "sleep 600")
 
-    assert verdict(row) == PASSED
+    *judged_as, reason = verdict(row)
+    assert tuple(judged_as) == PASSED[:-1]
+    assert re.fullmatch("agent: stopped after [0-9]+ s; the test passed", reason)
     assert Run.objects.get(phase="agent").reason == "timeout"
 
 
@@ -188,7 +195,7 @@ def test_test_that_takes_too_long_is_red(
     row = judged(disk, history, SOLVE, "echo begun; sleep 600")
 
     assert (row.status, row.passed, row.fault) == ("failed", False, "agent")
-    assert row.reason.startswith("1 of 1 tests failed; first run.sh: stopped after ")
+    assert row.reason.startswith("run.sh failed (stopped after ")
     assert row.test_output.endswith("\nbegun\n")
 
 
@@ -228,7 +235,7 @@ def test_files_of_the_tests_replace_those_of_the_agent_and_follow_no_link(
             (
                 *("failed", None, "task"),
                 "could not be judged: install 1 failed (exited, exit code 7), "
-                "and after it 1 of 1 tests failed; first run.sh: exit code 1",
+                "and after it run.sh failed (exit code 1)",
             ),
         ),
         ("fail", "true", ("failed", None, "task", "install command 1 failed: exit code 7")),
@@ -264,7 +271,7 @@ def test_repository_is_judged_at_its_base_commit(
 def test_commit_that_is_nowhere_is_the_tasks_story(disk: Path, history: dict[str, str]) -> None:
     row = judged(disk, {**history, "lost": "f" * 40}, "true", base="lost")
 
-    why = f"file://{history['folder']} has no commit {'f' * 40}"
+    why = f"commit {'f' * 40} is not in file://{history['folder']}"
     assert verdict(row) == ("failed", None, "task", why)
 
 

@@ -225,7 +225,7 @@ def test_commit_that_is_not_there_is_the_tasks_fault(
         "old_server": lambda: request.getfixturevalue("old_server").url,
     }[served]()
 
-    with pytest.raises(TaskFault, match=f"has no (commit|branch or tag) {wanted}"):
+    with pytest.raises(TaskFault, match=f"(commit|branch or tag) {wanted} is not in"):
         mirrors(tmp_path).source(url, wanted)
 
 

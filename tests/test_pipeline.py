@@ -75,7 +75,7 @@ def test_phases_follow_each_other_and_each_is_told_and_kept(batch: Batch, script
 
     assert verdict(row) == PASSED
     assert row.test_output == "== other.sh: exit code 0\nother\n\n== run.sh: exit code 0\nran\n"
-    assert bytes(row.patch or b"") == b"diff"
+    assert bytes(row.patches.get().diff) == b"diff"
     assert list(Run.objects.values_list("phase", "name", "command")) == [
         ("clone", "checkout", f"git checkout {row.base_commit}"),
         ("install", "install 1", "make deps"),
@@ -119,19 +119,21 @@ def test_commands_get_what_their_phase_allows(
 
 
 @pytest.mark.parametrize(
-    "agent",
+    ("agent", "note"),
     [
-        ended(1),
-        ended(None, reason=Reason.TIMEOUT),
-        ended(-9, reason=Reason.KILLED),
-        ended(None, reason=Reason.OUTPUT),
+        (ended(1), ""),
+        (ended(None, reason=Reason.TIMEOUT), "agent: stopped after 0 s; "),
+        (ended(-9, reason=Reason.KILLED), "agent: killed by signal 9; "),
+        (ended(None, reason=Reason.OUTPUT), "agent: printed too much; "),
     ],
     ids=["exit code", "timeout", "killed", "output"],
 )
-def test_end_of_the_agent_decides_nothing(batch: Batch, script: Script, agent: Finished) -> None:
+def test_end_of_the_agent_is_told_and_decides_nothing(
+    batch: Batch, script: Script, agent: Finished, note: str
+) -> None:
     script.replies = {"agent.py": agent}
 
-    assert verdict(run(batch)) == PASSED
+    assert verdict(run(batch)) == (*PASSED[:-1], f"{note}all 2 tests passed")
 
 
 def test_one_red_test_of_several_takes_the_reward(batch: Batch, script: Script) -> None:
@@ -139,7 +141,7 @@ def test_one_red_test_of_several_takes_the_reward(batch: Batch, script: Script) 
 
     row = run(batch)
 
-    why = "1 of 2 tests failed; first run.sh: exit code 1"
+    why = "1 of 2 tests failed, first run.sh (exit code 1)"
     assert verdict(row) == ("failed", False, 0.0, "agent", why)
     assert row.error == ""
     assert [command.argv[-1] for command in script.commands[-2:]] == [
@@ -159,7 +161,7 @@ def test_one_red_test_of_several_takes_the_reward(batch: Batch, script: Script) 
                 None,
                 0.0,
                 "task",
-                f"{CANNOT}1 of 2 tests failed; first run.sh: exit code 1",
+                f"{CANNOT}1 of 2 tests failed, first run.sh (exit code 1)",
             ),
         ),
         ("fail", GREEN, ("failed", None, 0.0, "task", "install command 1 failed: exit code 1")),
@@ -182,7 +184,7 @@ def test_commands_of_checks_are_tests(disk: Path, repo: Path, script: Script) ->
 
     row = run(batch)
 
-    assert row.reason == "1 of 2 tests failed; first make lint: exit code 1"
+    assert row.reason == "1 of 2 tests failed, first make lint (exit code 1)"
     tests = Run.objects.filter(phase="tests").values_list("name", "command", "exit_code")
     assert list(tests) == [("make test", "make test", 0), ("make lint", "make lint", 1)]
 

@@ -19,14 +19,14 @@ def results(**finished: Finished) -> list[TestResult]:
     [
         (results(a=GREEN), Verdict(True, 1.0, "the test passed")),
         (results(a=GREEN, b=GREEN), Verdict(True, 1.0, "all 2 tests passed")),
-        (results(a=RED), Verdict(False, 0.0, "1 of 1 tests failed; first a: exit code 1")),
+        (results(a=RED), Verdict(False, 0.0, "a failed (exit code 1)")),
         (
             results(a=GREEN, b=RED, c=KILLED),
-            Verdict(False, 0.0, "2 of 3 tests failed; first b: exit code 1"),
+            Verdict(False, 0.0, "2 of 3 tests failed, first b (exit code 1)"),
         ),
         (
             results(a=GREEN, b=LATE),
-            Verdict(False, 0.0, "1 of 2 tests failed; first b: stopped after 300 s"),
+            Verdict(False, 0.0, "1 of 2 tests failed, first b (stopped after 300 s)"),
         ),
     ],
 )

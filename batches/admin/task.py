@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.fields.json import KT
 from django.db.models.functions import Length
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from batches.admin.window import LARGE_COLUMNS, Window
 from batches.excerpts import excerpt, with_excerpts
-from batches.models import Run, Task
+from batches.models import Run, Task, TaskPatch
 from batches.templatetags import shown
 
 
@@ -36,8 +36,10 @@ class TaskAdmin(Window):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         rows: QuerySet[Task] = super().get_queryset(request)
+        latest = TaskPatch.objects.filter(task=OuterRef("pk"), attempt=OuterRef("attempt"))
         return rows.defer(*LARGE_COLUMNS).annotate(
-            patch_length=Length("patch"), repo_named=KT("spec__repo")
+            patch_length=Subquery(latest.values(bytes=Length("diff"))),
+            repo_named=KT("spec__repo"),
         )
 
     def render_change_form(

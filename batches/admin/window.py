@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from batches.models import Batch, Event, Task
 from batches.templatetags import shown
 
-LARGE_COLUMNS = ("spec", "patch", "test_output")
+LARGE_COLUMNS = ("spec", "test_output")
 """What a task carries and no list of tasks needs."""
 
 

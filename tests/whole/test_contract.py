@@ -103,7 +103,7 @@ def test_tasks(server: Server, batch: dict[str, Any]) -> None:
             "test_output": "== run.sh: exit code 1\nwrong\n",
             "error": None,
             "fault": "agent",
-            "reason": "1 of 1 tests failed; first run.sh: exit code 1",
+            "reason": "run.sh failed (exit code 1)",
             "attempt": 1,
             "base_commit": commit,
         },
@@ -119,7 +119,7 @@ def test_tasks(server: Server, batch: dict[str, Any]) -> None:
             "base_commit": None,
         },
     }
-    assert found["lost"]["error"].endswith(f"has no commit {'f' * 40}")
+    assert found["lost"]["error"].startswith(f"commit {'f' * 40} is not in file://")
 
 
 def test_task_with_its_tests(server: Server, batch: dict[str, Any]) -> None:

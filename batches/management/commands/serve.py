@@ -49,6 +49,8 @@ class Command(BaseCommand):
                 worker.start()
                 announced = False
                 while not stop.asked:
+                    if not web.running:  # what it was receiving will not be finished
+                        uploads.sweep_incoming(settings.INCOMING_DIR, 0)
                     web.keep_alive()
                     worker.keep_alive()
                     if not announced and address.exists() and (url := address.read_text().strip()):
