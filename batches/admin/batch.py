@@ -3,24 +3,15 @@
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import F, Prefetch, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from batches import submissions, transitions
 from batches.admin.window import LARGE_COLUMNS, Window
-from batches.models import Batch, Run
-from batches.statuses import ACTIVE_BATCH, Phase
+from batches.models import Batch
+from batches.statuses import ACTIVE_BATCH
 from batches.templatetags import shown
-
-AGENTS = Prefetch(
-    "runs",
-    Run.objects.filter(phase=Phase.AGENT, attempt=F("task__attempt"))
-    .defer("output_head", "output_tail")
-    .order_by("pk"),
-    to_attr="agents",
-)
-"""How the agent ended in a task's latest attempt. Its verdict does not tell a time-out."""
 
 
 @admin.register(Batch)
@@ -54,7 +45,7 @@ class BatchAdmin(Window):
     ) -> HttpResponse:
         """Adds the tasks: what happened to which, and why."""
         batch = context["original"]
-        tasks = batch.tasks.defer(*LARGE_COLUMNS).order_by("position").prefetch_related(AGENTS)
+        tasks = batch.tasks.defer(*LARGE_COLUMNS).order_by("position")
         context |= {
             "tasks": tasks if request.user.has_perm("batches.view_task") else tasks.none(),
             "in_progress": batch.status in ACTIVE_BATCH,
