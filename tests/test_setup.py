@@ -226,7 +226,7 @@ def test_server_is_not_set_up_without_a_program_it_needs(clone: Path) -> None:
 def test_tests_run_without_their_programs_except_in_ci(
     clone: Path, variables: dict[str, str], status: int, last: str
 ) -> None:
-    for program in ("node", "tsx"):
+    for program in ("node", "npm", "tsx"):
         (clone.parent / "programs" / program).unlink()
 
     ended = run_setup(clone, "test", **variables)
@@ -235,7 +235,7 @@ def test_tests_run_without_their_programs_except_in_ci(
         "to install: sudo apt-get install -y --no-install-recommends nodejs npm"
         f" && sudo npm install -g --prefix /usr/local {listed()['tsx'][0].removeprefix('npm:')}"
     )
-    assert ended == (status, [INSTALLING, "not found: node tsx", advice, last])
+    assert ended == (status, [INSTALLING, "not found: node npm tsx", advice, last])
 
 
 def test_too_old_python_is_refused_with_what_is_needed(clone: Path) -> None:
