@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +41,34 @@ class Server:
             "GRACE_SECS": "3",
             **variables,
         }
-        self.url = ""
+        self._url = ""
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Server":
         (self.state / "address").unlink(missing_ok=True)
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"],
-                cwd=ROOT,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.url = self.wait_for(self.read_address, START_SECONDS, "the server's address")
+            self.process = self.spawn(output)
+        self.wait_for(self.read_address, START_SECONDS, "the server's address")
         return self
+
+    @property
+    def url(self) -> str:
+        """Where it listens; another port each time that the listening process is started again."""
+        with suppress(FileNotFoundError):
+            self._url = (self.state / "address").read_text().strip() or self._url
+        return self._url
+
+    def spawn(self, output: Any, **variables: str) -> subprocess.Popen[bytes]:
+        """Run the command that serves, as a terminal would: in a session of its own."""
+        return subprocess.Popen(
+            [sys.executable, "manage.py", "serve"],
+            cwd=ROOT,
+            env={**self.environment, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def read_address(self) -> str:
         if self.process is not None and self.process.poll() is not None:
@@ -66,10 +78,10 @@ class Server:
         except FileNotFoundError:
             return ""
 
-    def stop(self, timeout: float = 30) -> int:
-        """End it as an operator does; returns the exit code."""
+    def stop(self, timeout: float = 30, number: int = signal.SIGTERM) -> int:
+        """End it as an operator or a terminal does, by its group; returns the exit code."""
         assert self.process is not None
-        self.process.terminate()
+        os.killpg(self.process.pid, number)
         return self.process.wait(timeout)
 
     def kill(self) -> None:
@@ -77,6 +89,39 @@ class Server:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def cut_power(self) -> None:
+        """End every process at once, none of which can do anything about it."""
+        assert self.process is not None
+        while left := self.processes():
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """What its database says to ``query``, read from outside."""
+        with closing(sqlite3.connect(self.state / "db.sqlite3", timeout=30)) as database:
+            database.row_factory = sqlite3.Row
+            return database.execute(query, values).fetchall()
+
+    def task(self, batch_id: str, name: str) -> Any:
+        """The row of one task."""
+        (row,) = self.rows(
+            "SELECT * FROM batches_task WHERE batch_id = ? AND name = ?",
+            batch_id.replace("-", ""),
+            name,
+        )
+        return row
+
+    def reached(self, batch_id: str, name: str, status: str, seconds: float = 60) -> Any:
+        """The row of a task, once it has come to ``status``."""
+
+        def look() -> Any:
+            row = self.task(batch_id, name)
+            return row if row["status"] == status else None
+
+        return self.wait_for(look, seconds, f"task {name} to be {status}")
 
     def processes(self) -> dict[int, str]:
         """Every live process whose environment names this server's folder: pid and command line."""
