@@ -18,6 +18,7 @@ from rich.table import Table
 from websockets.sync.client import connect
 
 from batches import sample
+from batches.processes import PARENT_VARIABLE
 
 MANAGE = str(Path(__file__).resolve().parent.parent / "manage.py")
 HOTKEY = "5GziQCcRpN8NCJktX343brnfuVe3w6gUYieeStXPD1Dag2At"
@@ -101,6 +102,7 @@ def server(folder: Path) -> Iterator[str]:
         "AUTHORIZED_HOTKEYS": HOTKEY,
         "AGENT_TIMEOUT_SECS": str(AGENT_SECONDS),
         "MAX_CONCURRENT_TASKS": "4",
+        PARENT_VARIABLE: str(os.getpid()),
     }
     # What would lead the demonstration away from its own folder.
     for name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "TERM_EXECUTOR_ROLE"):

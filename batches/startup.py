@@ -1,12 +1,15 @@
 """What has to be in order before a server process starts, and what it tells its operator."""
 
+import errno
 import fcntl
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -18,6 +21,7 @@ ADMIN_NAME = "admin"
 PASSWORD_FILE = "admin.password"  # noqa: S105 - the name of the file
 ADDRESS_FILE = "address"
 """Holds the address that the running server listens on, for programs that start one."""
+PORT_SECONDS = 3.0
 
 
 @contextmanager
@@ -80,22 +84,35 @@ def ensure_admin() -> str | None:
 
 
 def require_free_port() -> None:
-    """Raise ``CommandError`` when nobody could listen on ``HOST`` and ``PORT``."""
+    """Raise ``CommandError`` when nobody can listen on ``HOST`` and ``PORT``.
+
+    Waits a moment for a server whose supervisor was killed: it is ending.
+    """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.HOST, settings.PORT, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         raise CommandError(f"HOST: {settings.HOST} cannot be looked up: {error}") from None
+    end = time.monotonic() + PORT_SECONDS
+    while (trouble := cannot_bind(family, kind, address)) is not None:
+        if trouble.errno != errno.EADDRINUSE or time.monotonic() > end:
+            raise CommandError(
+                f"cannot listen on {settings.HOST}:{settings.PORT}: {trouble.strerror}; "
+                "set PORT to a free one (0 picks one)"
+            )
+        time.sleep(0.2)
+
+
+def cannot_bind(family: int, kind: int, address: Any) -> OSError | None:
+    """What stands against listening on ``address``; ``None`` when nothing does."""
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except OSError as error:
-            raise CommandError(
-                f"cannot listen on {settings.HOST}:{settings.PORT}: {error.strerror}; "
-                "set PORT to a free one (0 picks one)"
-            ) from None
+            return error
+    return None
 
 
 def address(port: int) -> str:

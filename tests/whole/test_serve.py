@@ -1,13 +1,17 @@
 """What an operator meets: the first start, the second, and starts that cannot be."""
 
+import os
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.whole.running import Server, serving
+from tests.whole.running import ROOT, Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,20 @@ def test_address_stands_in_the_state_folder_only_while_the_server_runs(first: Se
 
     assert not (first.state / "address").exists()
     first.start()
+
+
+def test_killed_demonstration_leaves_no_server_behind(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "manage.py", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "STATE_DIR": str(tmp_path / "own")},
+        stdout=subprocess.DEVNULL,
+    )
+    watched = Server(tmp_path)  # not started: it only knows whose processes are whose
+    watched.log.touch()
+    watched.wait_for(lambda: watched.pids("manage.py web"), 60, "the demonstration's server")
+
+    demo.kill()
+    demo.wait()
+
+    watched.wait_for(lambda: not watched.processes(), 30, "all processes to end")

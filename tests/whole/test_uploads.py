@@ -27,8 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def large(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Path:
     """A good archive of 300 MiB: one small task, and an agent with a file that does not compress."""
     path = tmp_path_factory.mktemp("large") / "large.tar"
-    with tarfile.open(path, "w") as archive:
-        small = tarfile.open(fileobj=io.BytesIO(pack({"a": task(repo, SOLVE)})))
+    small_archive = io.BytesIO(pack({"a": task(repo, SOLVE)}))
+    with tarfile.open(path, "w") as archive, tarfile.open(fileobj=small_archive) as small:
         for member in small:
             archive.addfile(member, small.extractfile(member))
         member = tarfile.TarInfo("agent_code/weights.bin")

@@ -1,6 +1,7 @@
 """``manage.py serve``: everything on one machine with one command."""
 
 import os
+import signal
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from batches import startup, uploads
+from batches.processes import PARENT_VARIABLE, die_with_parent
 from batches.supervisor import Child, Stop, end_all
 
 MANAGE = str(Path(__file__).resolve().parents[3] / "manage.py")
@@ -35,6 +37,8 @@ class Command(BaseCommand):
                 raise CommandError("--concurrent-tasks must be at least 1")
             os.environ["MAX_CONCURRENT_TASKS"] = str(concurrent_tasks)
         stop = Stop()
+        if PARENT_VARIABLE in os.environ:  # started by a program, which may be killed
+            die_with_parent(signal.SIGTERM)
         with startup.sole_server():
             startup.require_free_port()
             startup.migrate()
