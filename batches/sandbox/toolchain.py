@@ -30,6 +30,10 @@ def environment(live: Path, path: str) -> dict[str, str]:
         "SHELL": "/bin/sh",
         "LANG": "C.UTF-8",
         "npm_config_prefix": str(npm),
+        # Nobody reads the answers here, and a registry that is slow to give them stops the install.
+        "npm_config_audit": "false",
+        "npm_config_fund": "false",
+        "npm_config_update_notifier": "false",
         "GOPATH": str(go),
         "GOBIN": str(go / "bin"),
         "CARGO_HOME": str(cargo),

@@ -15,7 +15,7 @@ from tests.whole.running import ROOT, Server, serving
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("serve")) as running:
         yield running
 
@@ -29,21 +29,9 @@ def banner(server: Server) -> str:
     return found.group()
 
 
-def test_first_start_tells_where_the_admin_is_and_how_to_submit(first: Server) -> None:
-    kept = first.state / "admin.password"
-
-    told = banner(first)
-
-    password = kept.read_text().strip()
-    assert len(password) >= 16
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert f"admin    {first.url}/admin/   user admin, password {password}\n" in told
-    assert f"curl -H 'X-Hotkey: <your hotkey>' -F archive=@batch.tar.gz {first.url}/submit" in told
-
-
-def test_password_opens_the_admin(first: Server) -> None:
-    password = (first.state / "admin.password").read_text().strip()
-    with httpx.Client(base_url=first.url, follow_redirects=True) as client:
+def test_password_opens_the_admin(server: Server) -> None:
+    password = (server.state / "admin.password").read_text().strip()
+    with httpx.Client(base_url=server.url, follow_redirects=True) as client:
         form = client.get("/admin/login/?next=/admin/")
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
         assert token is not None
@@ -55,38 +43,46 @@ def test_password_opens_the_admin(first: Server) -> None:
                 "password": password,
                 "csrfmiddlewaretoken": token.group(1),
             },
-            headers={"Referer": first.url},
+            headers={"Referer": server.url},
         )
 
     assert page.status_code == 200
     assert "Batches" in page.text
 
 
-def test_state_is_nobody_elses_business(first: Server) -> None:
-    assert stat.S_IMODE(first.state.stat().st_mode) & 0o077 == 0
-    assert stat.S_IMODE((first.state / "secret.key").stat().st_mode) == 0o600
+def test_state_is_nobody_elses_business(server: Server) -> None:
+    assert stat.S_IMODE(server.state.stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE((server.state / "secret.key").stat().st_mode) == 0o600
 
 
-def test_second_start_keeps_the_password_and_does_not_print_it(first: Server) -> None:
-    password = (first.state / "admin.password").read_text()
-    first.stop()
-    first.log.write_text("")
+def test_first_start_tells_password_and_how_to_submit_and_the_second_where_it_is(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        kept = server.state / "admin.password"
+        first, url = banner(server), server.url
+        password = kept.read_text().strip()
+        server.stop()
+        server.log.write_text("")
+        server.start()
+        second = banner(server)
 
-    first.start()
+        assert len(password) >= 16
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert f"admin    {url}/admin/   user admin, password {password}\n" in first
+        assert f"curl -H 'X-Hotkey: <your hotkey>' -F archive=@batch.tar.gz {url}/submit" in first
+        assert kept.read_text().strip() == password
+        assert password not in second
+        assert f"password in {kept}" in second
 
-    told = banner(first)
-    assert (first.state / "admin.password").read_text() == password
-    assert password.strip() not in told
-    assert f"password in {first.state}/admin.password" in told
 
+def test_address_stands_in_the_state_folder_only_while_the_server_runs(server: Server) -> None:
+    assert httpx.get(f"{server.url}/health").status_code == 200
 
-def test_address_stands_in_the_state_folder_only_while_the_server_runs(first: Server) -> None:
-    assert httpx.get(f"{first.url}/health").status_code == 200
+    server.stop()
 
-    first.stop()
-
-    assert not (first.state / "address").exists()
-    first.start()
+    assert not (server.state / "address").exists()
+    server.start()
 
 
 def test_killed_demonstration_leaves_no_server_behind(tmp_path: Path) -> None:
