@@ -49,18 +49,6 @@ PROJECTS = [
         green="\nOK\n",
     ),
     Project(
-        name="minimist",
-        client="npm",
-        old="1.2.5",
-        new="1.2.6",
-        prompt="Arguments such as --x.constructor.prototype.y must not reach any prototype.",
-        install=("npm install --no-save --no-package-lock --omit=dev --save-prod tape@3.6.1",),
-        test="node_modules/.bin/tape test/*.js",
-        tests="test",
-        red="# fail  2",
-        green="# pass  148",
-    ),
-    Project(
         name="json5",
         client="npm",
         old="2.2.1",
@@ -171,17 +159,10 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, History]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One whose tasks find the package registries as this machine does, and share npm's downloads."""
+    """One whose tasks find the package registries as this machine does."""
     folder = tmp_path_factory.mktemp("server")
     passed_on = {name: os.environ[name] for name in settings.TASK_ENV if name in os.environ}
-    npm = {
-        "npm_config_cache": str(folder / "npm"),
-        "npm_config_prefer_offline": "true",
-        # By itself it waits five minutes for an answer that was lost, and then tries again.
-        "npm_config_fetch_timeout": "20000",
-    }
-    names = ",".join([*settings.TASK_ENV, *npm])
-    with serving(folder, AGENT_TIMEOUT_SECS="120", TASK_ENV=names, **passed_on, **npm) as running:
+    with serving(folder, AGENT_TIMEOUT_SECS="120", **passed_on) as running:
         yield running
 
 
