@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from ninja import NinjaAPI
@@ -31,7 +30,7 @@ from batches.schemas import (
     batch_numbers,
     rfc3339,
 )
-from batches.statuses import ACTIVE_BATCH, BatchStatus, Phase, TaskStatus
+from batches.statuses import Phase
 from batches.uploads import ArchiveTooLarge, UploadedArchive
 from executor_site import __version__
 
@@ -118,15 +117,7 @@ def health(request: HttpRequest) -> dict[str, str]:
 @api.get("/status", response=Status, tags=["server"])
 def status(request: HttpRequest) -> dict[str, Any]:
     """The server in numbers."""
-    batches = Batch.objects.aggregate(
-        total=Count("pk"),
-        active=Count("pk", filter=Q(status__in=ACTIVE_BATCH)),
-        completed=Count("pk", filter=Q(status=BatchStatus.COMPLETED)),
-    )
-    tasks = Task.objects.aggregate(
-        passed=Count("pk", filter=Q(status=TaskStatus.COMPLETED)),
-        failed=Count("pk", filter=Q(status=TaskStatus.FAILED)),
-    )
+    batches, tasks = metrics.counted()
     return {
         "version": __version__,
         "uptime_secs": int(time.monotonic() - STARTED),

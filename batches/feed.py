@@ -107,13 +107,13 @@ class Feed:
             if batch_id in gone:
                 await layer.group_send(group(batch_id), {"type": "batch.gone"})
                 continue
-            told = not remind
-            while (found := await read(batch_id, followed.seq, LOOK_LIMIT)) or not told:
-                told = True
+            while True:
+                found = await read(batch_id, followed.seq, LOOK_LIMIT)
                 if found:
                     followed.seq = found[-1][0]
-                message = {"type": "batch.events", "seq": followed.seq, "frames": found}
-                await layer.group_send(group(batch_id), message)
+                if found or remind:
+                    message = {"type": "batch.events", "seq": followed.seq, "frames": found}
+                    await layer.group_send(group(batch_id), message)
                 if len(found) < LOOK_LIMIT:
                     break
 

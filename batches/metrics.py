@@ -19,16 +19,7 @@ class Rows(Collector):
     """Counts batches and tasks. One query each, whatever their number."""
 
     def collect(self) -> Iterator[Metric]:
-        batches = Batch.objects.aggregate(
-            total=Count("pk"),
-            active=Count("pk", filter=Q(status__in=ACTIVE_BATCH)),
-            completed=Count("pk", filter=Q(status=BatchStatus.COMPLETED)),
-        )
-        tasks = Task.objects.aggregate(
-            total=Count("pk"),
-            passed=Count("pk", filter=Q(status=TaskStatus.COMPLETED)),
-            failed=Count("pk", filter=Q(status=TaskStatus.FAILED)),
-        )
+        batches, tasks = counted()
         yield number("batches_total", "Batches accepted.", batches["total"])
         yield number("batches_active", "Batches pending, extracting or running.", batches["active"])
         yield number(
@@ -48,6 +39,21 @@ class Rows(Collector):
             by_status.add_metric([status.value], found.get(status.value, 0))
         yield by_status
         yield number("lanes_waiting", "Lanes asked for and not yet ended.", queue.waiting())
+
+
+def counted() -> tuple[dict[str, int], dict[str, int]]:
+    """Batches by ``total``, ``active``, ``completed``, and tasks by ``total``, ``passed``, ``failed``."""
+    batches: dict[str, int] = Batch.objects.aggregate(
+        total=Count("pk"),
+        active=Count("pk", filter=Q(status__in=ACTIVE_BATCH)),
+        completed=Count("pk", filter=Q(status=BatchStatus.COMPLETED)),
+    )
+    tasks: dict[str, int] = Task.objects.aggregate(
+        total=Count("pk"),
+        passed=Count("pk", filter=Q(status=TaskStatus.COMPLETED)),
+        failed=Count("pk", filter=Q(status=TaskStatus.FAILED)),
+    )
+    return batches, tasks
 
 
 def durations() -> float:

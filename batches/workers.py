@@ -117,9 +117,9 @@ class WorkerSupervisor:
 
     def _watch_answers(self, busy: set[ProcessId]) -> None:
         """Retire a cluster that has idle lanes and takes nothing, whatever the cause."""
-        claims = Task.objects.unfinished().aggregate(total=Sum("attempt"))["total"] or 0
         if not sweeper.ask_missing_lanes():
             return
+        claims = Task.objects.unfinished().aggregate(total=Sum("attempt"))["total"] or 0
         self._unanswered = self._unanswered + 1 if claims == self._claims else 1
         self._claims = claims
         if self._unanswered > UNANSWERED_CALLS and len(busy) < self.worker.lanes:
